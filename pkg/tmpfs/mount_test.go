@@ -3,10 +3,12 @@ package tmpfs
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -248,4 +250,192 @@ func TestFailedMountNamesCause(t *testing.T) {
 	defer c.close()
 	err = fail("creating a tmpfs for", target, c.set(parameter{"size", "much"}))
 	testkit.Says(t, err, target, "option size", `"much"`, "invalid argument", "Bad value for 'size'")
+}
+
+// The cached list equals a fresh read, after every kind of change and with another reader polling
+// as well; and it stays cached while nothing changes.
+func TestMountListIsCurrent(t *testing.T) {
+	m := newMounter(t)
+	target := newTarget(t)
+	var list, other mountList
+	check := func(after string) {
+		t.Helper()
+		if _, err := other.current(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := list.current()
+		testkit.Must(t, err)
+		want, err := os.ReadFile(mountinfoPath)
+		testkit.Must(t, err)
+		if got, want := ownLines(got), ownLines(want); got != want {
+			t.Errorf("after %s: got\n%s\nwant\n%s", after, got, want)
+		}
+	}
+	check("opening")
+	for range 20 {
+		mustMount(t, m, target, small())
+		check("a mount")
+		mountBy(t, "", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+		check("a remount")
+		testkit.Must(t, m.Unmount(target))
+		check("an unmount")
+	}
+}
+
+// ownLines leaves out the mounts of other processes, which change at any time.
+func ownLines(list []byte) string {
+	var own strings.Builder
+	for line := range strings.Lines(string(list)) {
+		if strings.Contains(line, area()) {
+			own.WriteString(line)
+		}
+	}
+	return own.String()
+}
+
+func TestMountListIsKept(t *testing.T) {
+	var list mountList
+	first, err := list.current()
+	testkit.Must(t, err)
+	// Mounts of other processes may come in between, but not every time.
+	for range 100 {
+		again, err := list.current()
+		testkit.Must(t, err)
+		if &again[0] == &first[0] {
+			list.forget()
+			fresh, err := list.current()
+			if err != nil || &fresh[0] == &again[0] {
+				t.Errorf("not read again after forget: %v", err)
+			}
+			return
+		}
+		first = again
+	}
+	t.Error("read anew every time")
+}
+
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Options)
+		field  string
+	}{
+		{"plain", func(*Options) {}, ""},
+		{"no size", func(o *Options) { o.Size = 0 }, "Size"},
+		{"negative size", func(o *Options) { o.Size = -1 }, "Size"},
+		{"no inodes", func(o *Options) { o.Inodes = 0 }, "Inodes"},
+		{"closed mode", func(o *Options) { o.Mode = 0o500 }, ""},
+		{"group", func(o *Options) { o.GID = new(uint32(math.MaxInt32)) }, ""},
+		{"context", func(o *Options) { o.SELinuxContext = "u:r:t:s0:c1,c2" }, ""},
+		{"quote within", func(o *Options) { o.SELinuxContext = `u:r:t:s0",size=1g,x="` }, "SELinuxContext"},
+		{"lone quote", func(o *Options) { o.SELinuxContext = `"` }, "SELinuxContext"},
+		{"NUL", func(o *Options) { o.SELinuxContext = "u:r\x00" }, "SELinuxContext"},
+		{"newline", func(o *Options) { o.SELinuxContext = "u:r\n" }, "SELinuxContext"},
+		{"backslash", func(o *Options) { o.SELinuxContext = `u:r\` }, "SELinuxContext"},
+		{"longest", func(o *Options) { o.SELinuxContext = strings.Repeat("c", 255) }, ""},
+		{"too long", func(o *Options) { o.SELinuxContext = strings.Repeat("c", 256) }, "SELinuxContext"},
+	}
+	for _, test := range tests {
+		o := small()
+		test.change(&o)
+		err := o.Validate()
+		var option *OptionError
+		switch {
+		case test.field == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.field != "" && (!errors.As(err, &option) || option.Field != test.field):
+			t.Errorf("%s: got %v, want field %s", test.name, err, test.field)
+		}
+	}
+}
+
+func TestValidateNames(t *testing.T) {
+	err := (&Mounter{}).Mount("/nowhere", Options{Mode: 0o777})
+	testkit.Says(t, err, "/nowhere", "Size")
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than one line: %v", err)
+	}
+}
+
+func TestMountAtOnce(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		errs := make([]error, 16)
+		var group sync.WaitGroup
+		for i := range errs {
+			group.Go(func() { errs[i] = m.Mount(target, small()) })
+		}
+		group.Wait()
+		mounted := 0
+		for _, err := range errs {
+			switch {
+			case err == nil:
+				mounted++
+			case !errors.Is(err, ErrMounted):
+				t.Error(err)
+			}
+		}
+		if info := mustInspect(t, m, target); mounted != 1 || !info.Ours || depth(t, target) != 1 {
+			t.Errorf("%d calls succeeded, %d mounts are stacked", mounted, depth(t, target))
+		}
+	})
+}
+
+// A target that becomes a symbolic link after it was opened must not lead the
+// mount to where the link points.
+func TestMountFollowsNoSwap(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		moved, victim := target+"-moved", target+"-victim"
+		mkdir(t, victim)
+		d, err := openDirectory(target)
+		testkit.Must(t, err)
+		defer d.close()
+		testkit.Must(t, os.Rename(target, moved))
+		testkit.Must(t, os.Symlink(victim, target))
+		testkit.Must(t, m.mountAt(d, small()))
+		if mustInspect(t, m, victim).Mounted {
+			t.Error("the link's target was mounted on")
+		}
+		if !mustInspect(t, m, moved).Ours {
+			t.Error("the directory that was opened is not the one mounted on")
+		}
+	})
+}
+
+// A mount that came after the directory was opened is seen all the same.
+func TestMountSeesLaterMount(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		d, err := openDirectory(target)
+		testkit.Must(t, err)
+		defer d.close()
+		mountBy(t, "other", target, "tmpfs", 0, "size=4k")
+		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
+			t.Errorf("got %v, want ErrMounted", err)
+		}
+		if info := mustInspect(t, m, target); depth(t, target) != 1 || info.Source != "other" {
+			t.Errorf("found %+v", info)
+		}
+	})
+}
+
+// A mount point that was opened stays one when its path leads elsewhere.
+func TestMountRefusesMovedMountPoint(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := newDir(t)
+		target := dir + "/old/mount"
+		mkdir(t, target)
+		mustMount(t, m, target, small())
+		d, err := openDirectory(target)
+		testkit.Must(t, err)
+		defer d.close()
+		testkit.Must(t, os.Rename(dir+"/old", dir+"/new"))
+		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
+			t.Errorf("got %v, want ErrMounted", err)
+		}
+		if info := mustInspect(t, m, dir+"/new/mount"); !info.Ours || depth(t, dir+"/new/mount") != 1 {
+			t.Errorf("found %+v", info)
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -166,5 +167,19 @@ func TestAccessAndTime(t *testing.T) {
 	clock = clock.Add(time.Hour)
 	if issued, alive := s.Credentials(); issued != 3 || alive != 0 {
 		t.Errorf("an hour later %d made, %d alive", issued, alive)
+	}
+}
+
+// TestAgainstPublishedDescription runs the nested module openapi: everything that the provider does
+// through the wire, with all requests and answers checked against Akeyless' OpenAPI description. It
+// is a module of its own, so the go command does not find it from here.
+func TestAgainstPublishedDescription(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the validator of a module of its own")
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "./...")
+	cmd.Dir = "openapi"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", cmd, err, out)
 	}
 }

@@ -1,13 +1,31 @@
 package chart
 
 import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 func TestEverySetDecodes(t *testing.T) {
@@ -173,4 +191,206 @@ func TestOptionalObjects(t *testing.T) {
 	if port := most.policies[0].Spec.Ingress[0].Ports[0].Port.IntValue(); port != 18095 {
 		t.Errorf("the NetworkPolicy opens port %d, the metrics are at 18095", port)
 	}
+}
+
+// valueSets are the value files in testdata, each with the Kubernetes version
+// that it is rendered for.
+var valueSets = map[string]string{
+	"default":        newest,
+	"old-kubernetes": "1.34.9",
+	"everything":     newest,
+	"side-by-side":   newest,
+	"least":          newest,
+}
+
+func renderSet(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	return render(t, valueSets[name], append([]string{"--values", filepath.Join("testdata", name+".values.yaml")}, args...)...)
+}
+
+func TestGolden(t *testing.T) {
+	for name := range valueSets {
+		t.Run(name, func(t *testing.T) {
+			golden(t, filepath.Join("testdata", name+".golden.yaml"), renderSet(t, name))
+		})
+	}
+}
+
+func TestEveryValueFileIsTested(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.values.yaml")
+	testkit.Must(t, err)
+	if len(files) != len(valueSets) {
+		t.Errorf("%d value files in testdata, %d tested", len(files), len(valueSets))
+	}
+}
+
+// objects are the parts of a release. Kinds with an API type in this module are decoded strictly,
+// so an unknown field is a failure.
+type objects struct {
+	daemonSets   []appsv1.DaemonSet
+	drivers      []storagev1.CSIDriver
+	clusterRoles []rbacv1.ClusterRole
+	bindings     []rbacv1.ClusterRoleBinding
+	accounts     []corev1.ServiceAccount
+	services     []corev1.Service
+	pods         []corev1.Pod
+	policies     []networkingv1.NetworkPolicy
+	admission    []admissionv1.ValidatingAdmissionPolicy
+	admitting    []admissionv1.ValidatingAdmissionPolicyBinding
+	jobs         []batchv1.Job
+	others       []unstructured.Unstructured
+	// hooks are the objects of the check before an uninstall.
+	hooks *objects
+}
+
+func decode(t *testing.T, manifests string) *objects {
+	t.Helper()
+	all := &objects{hooks: &objects{}}
+	for _, document := range strings.Split("\n"+manifests, "\n---\n") {
+		var meta metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(document), &meta); err != nil {
+			t.Fatalf("decoding %q: %v", document, err)
+		}
+		if meta.Kind == "" {
+			continue
+		}
+		if err := all.add(meta, []byte(document)); err != nil {
+			t.Fatalf("decoding a %s: %v\n%s", meta.Kind, err, document)
+		}
+	}
+	return all
+}
+
+func (o *objects) add(meta metav1.TypeMeta, document []byte) error {
+	var head metav1.PartialObjectMetadata
+	if err := yaml.Unmarshal(document, &head); err != nil {
+		return err
+	}
+	if head.Annotations["helm.sh/hook"] == "pre-delete" && o.hooks != nil {
+		return o.hooks.add(meta, document)
+	}
+	switch meta.APIVersion + " " + meta.Kind {
+	case "apps/v1 DaemonSet":
+		return into(&o.daemonSets, document)
+	case "batch/v1 Job":
+		return into(&o.jobs, document)
+	case "storage.k8s.io/v1 CSIDriver":
+		return into(&o.drivers, document)
+	case "rbac.authorization.k8s.io/v1 ClusterRole":
+		return into(&o.clusterRoles, document)
+	case "rbac.authorization.k8s.io/v1 ClusterRoleBinding":
+		return into(&o.bindings, document)
+	case "v1 ServiceAccount":
+		return into(&o.accounts, document)
+	case "v1 Pod":
+		return into(&o.pods, document)
+	case "v1 Service":
+		return into(&o.services, document)
+	case "networking.k8s.io/v1 NetworkPolicy":
+		return into(&o.policies, document)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":
+		return into(&o.admission, document)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding":
+		return into(&o.admitting, document)
+	}
+	var object unstructured.Unstructured
+	if err := yaml.Unmarshal(document, &object.Object); err != nil {
+		return err
+	}
+	o.others = append(o.others, object)
+	return nil
+}
+
+func into[T any](list *[]T, document []byte) error {
+	var object T
+	if err := yaml.UnmarshalStrict(document, &object); err != nil {
+		return err
+	}
+	*list = append(*list, object)
+	return nil
+}
+
+// kinds counts the objects without a type by kind.
+func (o *objects) kinds() map[string]int {
+	count := map[string]int{}
+	for _, object := range o.others {
+		count[object.GetKind()]++
+	}
+	return count
+}
+
+const (
+	chartDir = "../../charts/mayfly"
+	// newest is the default Kubernetes version for rendering manifests.
+	newest = "1.37.2"
+)
+
+var (
+	update = flag.Bool("update", false, "write the golden files, the schema's descriptions and docs/values.md")
+	helm   string // path of the program
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	var err error
+	if helm, err = toolcache.Get(context.Background(), os.Stderr, "helm"); err != nil {
+		fmt.Fprintln(os.Stderr, "getting helm:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// tryRender is "helm template" with its output on a failure.
+func tryRender(t *testing.T, kubeVersion string, args ...string) (manifests, failure string) {
+	t.Helper()
+	command := append([]string{"template", "mayfly", chartDir, "--namespace=kube-system", "--kube-version=" + kubeVersion}, args...)
+	cmd := exec.CommandContext(t.Context(), helm, command...)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "KUBECONFIG=/dev/null")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", err.Error() + "\n" + stderr.String()
+	}
+	return stdout.String(), ""
+}
+
+func render(t *testing.T, kubeVersion string, args ...string) string {
+	t.Helper()
+	manifests, failure := tryRender(t, kubeVersion, args...)
+	if failure != "" {
+		t.Fatalf("helm template %v: %s", args, failure)
+	}
+	return manifests
+}
+
+// golden compares with a file, or writes it.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		testkit.Must(t, os.WriteFile(path, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (-update writes it)", err)
+	}
+	if got == string(want) {
+		return
+	}
+	gotLines, wantLines := bytes.Split([]byte(got), []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range min(len(gotLines), len(wantLines)) {
+		if !bytes.Equal(gotLines[i], wantLines[i]) {
+			t.Fatalf("%s:%d: want %q, got %q (-update writes it)", path, i+1, wantLines[i], gotLines[i])
+		}
+	}
+	t.Fatalf("%s: want %d lines, got %d (-update writes it)", path, len(wantLines), len(gotLines))
+}
+
+func runHelm(t *testing.T, args ...string) (output string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), helm, args...)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "KUBECONFIG=/dev/null")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }

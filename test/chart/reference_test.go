@@ -5,10 +5,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	"go.yaml.in/yaml/v3"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const referenceHead = `# Values of the chart
@@ -122,3 +134,209 @@ func code(text string) string { return "`" + escape(text) + "`" }
 
 // escape escapes a text for a table cell.
 func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
+
+var (
+	setFlag  = regexp.MustCompile(`--set(?:-json|-string)? ([^\s` + "`" + `]+)`)
+	quoted   = regexp.MustCompile("`([a-zA-Z]+(?:\\.[a-zA-Z]+)+)(?:: [^`]*)?`")
+	ofTheOld = regexp.MustCompile(`^\| (.*) \| ([^|]*) \|$`) // a row of migrate.md's table of values
+)
+
+// aboutTheChart are the pages in which a quoted word such as rbac.install is a value. Elsewhere it
+// may be a key of the CSI call or a field of an object.
+var aboutTheChart = map[string]bool{"install.md": true, "upgrade.md": true, "migrate.md": true, "security.md": true}
+
+// TestDocsNameValuesThatExist: whatever a page calls a value of the chart is one.
+func TestDocsNameValuesThatExist(t *testing.T) {
+	known, groups := map[string]bool{}, map[string]bool{}
+	for _, section := range sections(t) {
+		groups[section.name] = true
+		for _, v := range section.values {
+			known[v.path] = true
+		}
+	}
+	pages, err := filepath.Glob("../../docs/*.md")
+	testkit.Must(t, err)
+	checked := 0
+	check := func(page, name string) {
+		checked++
+		if !known[name] {
+			t.Errorf("%s: the chart has no value %s", filepath.Base(page), name)
+		}
+	}
+	for _, page := range append(pages, "../../README.md") {
+		if filepath.Base(page) == "values.md" {
+			continue // made of the values themselves
+		}
+		text, err := os.ReadFile(page)
+		testkit.Must(t, err)
+		foreign := false // a command that installs another chart
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "helm install ") || strings.Contains(line, "helm upgrade ") {
+				foreign = !strings.Contains(line, "mayfly")
+			} else if !strings.Contains(line, "--set") {
+				foreign = foreign && strings.HasSuffix(strings.TrimSpace(line), `\`)
+			}
+			if foreign {
+				continue
+			}
+			for _, match := range setFlag.FindAllStringSubmatch(line, -1) {
+				for pair := range strings.SplitSeq(match[1], ",") {
+					name, _, _ := strings.Cut(pair, "=")
+					check(page, name)
+				}
+			}
+			if !aboutTheChart[filepath.Base(page)] {
+				continue
+			}
+			if row := ofTheOld.FindStringSubmatch(strings.TrimSpace(line)); row != nil && filepath.Base(page) == "migrate.md" && row[2] != "the same" {
+				line = row[2]
+			}
+			for _, match := range quoted.FindAllStringSubmatch(line, -1) {
+				if group, _, _ := strings.Cut(match[1], "."); groups[group] {
+					check(page, match[1])
+				}
+			}
+		}
+	}
+	if checked < 40 {
+		t.Errorf("found %d values in the pages", checked)
+	}
+}
+
+func driver(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mayfly-node")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../../cmd/mayfly-node")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building mayfly-node: %v\n%s", err, out)
+	}
+	return path
+}
+
+// TestFlags: the driver has every flag that the chart sets, and accepts the value. With --version
+// it exits after it has read its command line.
+func TestFlags(t *testing.T) {
+	program := driver(t)
+	for name := range valueSets {
+		args := decode(t, renderSet(t, name)).daemonSets[0].Spec.Template.Spec.Containers[0].Args
+		cmd := exec.CommandContext(t.Context(), program, append(args, "--version")...)
+		cmd.Env = []string{}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}
+
+// leftOut are the flags for which the chart has no value, with the reason.
+// linux.extraArgs can still give them.
+var leftOut = map[string]string{
+	"state-dir":              "its default is within the driver's folder, which the chart mounts",
+	"class-dir":              "for machines without an API server",
+	"kubeconfig":             "for drivers outside of a cluster",
+	"akeyless-tls-ca-cert":   "mount the file with linux.volumes and name it with linux.extraArgs",
+	"vault-tls-ca-directory": "vault.tls.caConfigMap gives a file",
+	"version":                "prints and ends",
+}
+
+// setExtraArgs restricts linux.extraArgs to the driver's flags.
+func setExtraArgs(t *testing.T, schema *yaml.Node) {
+	t.Helper()
+	pattern := schema
+	for _, key := range []string{"properties", "linux", "properties", "extraArgs", "items", "pattern"} {
+		if pattern = get(pattern, key); pattern == nil {
+			t.Fatalf("linux.extraArgs: the schema has no %s", key)
+		}
+	}
+	pattern.SetString("^--?(" + strings.Join(flagNames(t), "|") + ")(=.*)?$")
+}
+
+func flagNames(t *testing.T) []string {
+	t.Helper()
+	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
+	testkit.Must(t, err)
+	var names []string
+	for _, match := range regexp.MustCompile(`(?m)^  --([a-z0-9-]+)`).FindAllSubmatch(help, -1) {
+		names = append(names, string(match[1]))
+	}
+	if len(names) < 10 {
+		t.Fatalf("found %d flags in --help:\n%s", len(names), help)
+	}
+	return names
+}
+
+// TestEveryFlagHasAValue: a flag is rendered by some value set, or left out for
+// a reason.
+func TestEveryFlagHasAValue(t *testing.T) {
+	rendered := map[string]bool{}
+	for _, arg := range decode(t, renderSet(t, "everything")).daemonSets[0].Spec.Template.Spec.Containers[0].Args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		rendered[name] = true
+	}
+	for _, name := range flagNames(t) {
+		if reason := leftOut[name]; rendered[name] == (reason != "") {
+			t.Errorf("--%s: rendered %v, left out because %q", name, rendered[name], reason)
+		}
+	}
+}
+
+const parametersFile = "../../charts/mayfly/files/parameters.json"
+
+// TestParametersAreThoseOfTheDriver: the chart's policy warns of parameters that the driver does
+// not know, and of no others.
+func TestParametersAreThoseOfTheDriver(t *testing.T) {
+	known := map[string][]string{
+		vault.NameVault: vault.Parameters(vault.NameVault), vault.NameOpenBao: vault.Parameters(vault.NameOpenBao), akeyless.Name: akeyless.Parameters(),
+	}
+	for provider, names := range known {
+		known[provider] = append(class.OwnKeys(), names...)
+		slices.Sort(known[provider])
+	}
+	want, err := json.MarshalIndent(known, "", "  ")
+	testkit.Must(t, err)
+	want = append(want, '\n')
+	if *update {
+		testkit.Must(t, os.WriteFile(parametersFile, want, 0o644))
+	}
+	if got, err := os.ReadFile(parametersFile); err != nil || string(got) != string(want) {
+		t.Errorf("%s is not what the driver knows: go test ./test/chart -update (%v)", parametersFile, err)
+	}
+}
+
+// TestClassWarnings: the policy warns and never refuses. The e2e checks the texts.
+func TestClassWarnings(t *testing.T) {
+	all := decode(t, render(t, newest))
+	i := slices.IndexFunc(all.admission, func(p admissionv1.ValidatingAdmissionPolicy) bool { return strings.HasSuffix(p.Name, "class-warnings") })
+	j := slices.IndexFunc(all.admitting, func(p admissionv1.ValidatingAdmissionPolicyBinding) bool {
+		return strings.HasSuffix(p.Name, "class-warnings")
+	})
+	if i < 0 || j < 0 || *all.admission[i].Spec.FailurePolicy != admissionv1.Ignore ||
+		!slices.Equal(all.admitting[j].Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Warn}) || all.admitting[j].Spec.PolicyName != all.admission[i].Name {
+		t.Fatalf("policies %+v, bindings %+v", all.admission, all.admitting)
+	}
+	testkit.Has(t, all.admission[i].Spec.Variables[1].Expression, "'roleName'", "'refreshInterval'", "'akeylessAccessID'", "'baoNamespace'")
+}
+
+// TestSettingsAreNamed: the names of flags and values in errors are those of the driver and the
+// chart.
+func TestSettingsAreNamed(t *testing.T) {
+	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
+	testkit.Must(t, err)
+	text := func(path string) string {
+		data, err := os.ReadFile(path)
+		testkit.Must(t, err)
+		return string(data)
+	}
+	template, page := text("../../charts/mayfly/templates/_driver.tpl"), text("../../docs/values.md")
+	for flag, value := range setting.All() {
+		if !strings.Contains(string(help), "  "+flag) {
+			t.Errorf("the driver has no flag %s", flag)
+		}
+		if !strings.Contains(page, "| `"+value) {
+			t.Errorf("the chart has no value %s", value)
+		}
+		if !strings.Contains(template, flag) {
+			t.Errorf("the chart renders no %s", flag)
+		}
+	}
+}

@@ -4,7 +4,15 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -100,4 +108,91 @@ func runScenario(t *testing.T, s scenario) {
 	t.Cleanup(func() { shared.results.record(t, s.name, began) })
 	c := shared.newTenant(t)
 	s.run(c)
+}
+
+const tearDownTimeout = 2 * time.Minute
+
+// shared is the environment of all cases. TestMain sets it before any of them.
+var shared *environment
+
+func TestMain(m *testing.M) {
+	// The tear-down must run even when the reader of the output has ended.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, m)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, m *testing.M) (code int) {
+	began := time.Now()
+	e := newEnvironment(os.Stderr)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tearDownTimeout)
+		defer cancel()
+		if err := e.tearDown(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: tearing down:", err)
+			code = max(code, 1)
+		}
+		fmt.Fprintf(os.Stderr, "e2e: %s in all\n", time.Since(began).Round(time.Second))
+	}()
+	if err := e.setUp(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
+		return 1
+	}
+	// An interrupt ends the cases by stopping their environment; the tear-down then still runs.
+	stop := context.AfterFunc(ctx, func() { e.interrupt(errors.New("interrupted")) })
+	defer stop()
+	e.logf("ready after %s", time.Since(began).Round(100*time.Millisecond))
+	shared = e
+	code = m.Run()
+	e.results.print(os.Stderr)
+	return code
+}
+
+// results are the data of the summary: the result of each case, and the measurements.
+type results struct {
+	mu    sync.Mutex
+	cases []result
+	facts []string
+}
+
+type result struct {
+	name, outcome string
+	took          time.Duration
+}
+
+func (r *results) record(t *testing.T, name string, began time.Time) {
+	outcome := "ok"
+	switch {
+	case t.Failed():
+		outcome = "FAILED"
+	case t.Skipped():
+		outcome = "skipped"
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cases = append(r.cases, result{name, outcome, time.Since(began)})
+}
+
+// measured adds a line to the summary.
+func (r *results) measured(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.facts = append(r.facts, fmt.Sprintf(format, args...))
+}
+
+func (r *results) print(w io.Writer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nCASE\tRESULT\tTIME")
+	for _, c := range r.cases {
+		fmt.Fprintf(table, "%s\t%s\t%.1fs\n", c.name, c.outcome, c.took.Seconds())
+	}
+	_ = table.Flush()
+	fmt.Fprintln(w)
+	for _, fact := range r.facts {
+		fmt.Fprintln(w, fact)
+	}
 }

@@ -5,6 +5,10 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 
@@ -244,4 +248,73 @@ func (c *tenant) warnsOfClasses(ctx context.Context) error {
 		return fmt.Errorf("the API server warned %q", text)
 	}
 	return nil
+}
+
+// boundToItsNode writes an Event of this node as the driver of this node, of another, and of none, as
+// the API server reads it from their tokens: only the first is allowed.
+func boundToItsNode(c *tenant) {
+	for node, allowed := range map[string]bool{c.node.Name(): true, "another": false, "": false} {
+		event := &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: "bound-" + node + "-x", Namespace: c.ns},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: c.ns, Name: "none"},
+			Type:           corev1.EventTypeWarning, Reason: "Test", Message: "test",
+			Source:              corev1.EventSource{Component: names.EventComponent, Host: c.node.Name()},
+			ReportingController: driverName, ReportingInstance: c.node.Name(),
+		}
+		request := c.api.CoreV1().RESTClient().Post().Namespace(c.ns).Resource("events").Body(event).
+			SetHeader("Impersonate-User", driverUser)
+		if node != "" {
+			request.SetHeader("Impersonate-Extra-authentication.kubernetes.io%2Fnode-name", node)
+		}
+		err := request.Do(c.t.Context()).Error()
+		if allowed && err != nil || !allowed && !apierrors.IsForbidden(err) {
+			c.t.Errorf("as the driver on node %q: %v, want it allowed: %t", node, err, allowed)
+		}
+	}
+}
+
+// nowhere is an address whose name does not resolve.
+const nowhere = "https://vault.invalid:8200"
+
+// badAddresses are servers that are not Vault, and an address where nothing listens.
+type badAddresses struct {
+	page, hanging, tls *httptest.Server
+	closed             string
+	done               chan struct{}
+}
+
+func startBadAddresses() *badAddresses {
+	s := &badAddresses{done: make(chan struct{})}
+	s.page = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<html>Please log in</html>")
+	}))
+	s.hanging = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-s.done:
+		case <-r.Context().Done():
+		}
+	}))
+	s.tls = httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // no client trusts it
+	s.tls.StartTLS()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	s.closed = gone.URL
+	gone.Close()
+	return s
+}
+
+// plain is the address of the TLS server with the wrong scheme.
+func (s *badAddresses) plain() string { return "http" + s.tls.URL[len("https"):] }
+
+func (s *badAddresses) addresses() []any {
+	return []any{s.page.URL, s.hanging.URL, s.tls.URL, s.plain(), s.closed, nowhere}
+}
+
+func (s *badAddresses) stop() {
+	close(s.done)
+	for _, server := range []*httptest.Server{s.page, s.hanging, s.tls} {
+		server.CloseClientConnections()
+		server.Close()
+	}
 }

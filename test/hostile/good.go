@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -286,4 +288,114 @@ func (g *good) leave(ctx context.Context) {
 			g.problem("unpublishing %s: %v", pod.Name, err)
 		}
 	}
+}
+
+// ledger records for one volume when values were written into the store, and when the volume showed
+// them. Values are counted from 1.
+type ledger struct {
+	limit time.Duration // time that a value may take
+
+	mu      sync.Mutex
+	written map[int]time.Time
+	seen    map[int]time.Time
+	newest  int // seen
+}
+
+func newLedger(limit time.Duration) *ledger {
+	return &ledger{limit: limit, written: map[int]time.Time{}, seen: map[int]time.Time{}}
+}
+
+func (l *ledger) wrote(value int, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.written[value] = at
+}
+
+// saw records that the volume had a value. Earlier values count as seen too.
+func (l *ledger) saw(value int, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ; l.newest < value; l.newest++ {
+		l.seen[l.newest+1] = at
+	}
+}
+
+// sum tells how many values came late or never, how long the slowest one took
+// that came, and how many are not there but have time left.
+func (l *ledger) sum(now time.Time) (missed int, worst time.Duration, open int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for value, at := range l.written {
+		seen, ok := l.seen[value]
+		switch {
+		case ok:
+			took := seen.Sub(at)
+			worst = max(worst, took)
+			if took > l.limit {
+				missed++
+			}
+		case now.Sub(at) > l.limit:
+			missed++
+		default:
+			open++
+		}
+	}
+	return missed, worst, open
+}
+
+// values is how many were written.
+func (l *ledger) values() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.written)
+}
+
+// lifeAttacks are in the answers of the tenant's own servers about the lifetimes and sizes of
+// tokens and credentials.
+func lifeAttacks() []attack {
+	return []attack{shortLivesAttack(), bigTokensAttack()}
+}
+
+func shortLivesAttack() attack {
+	return attack{
+		name: "short-lives", does: "tokens and 100 leases a volume that live for a second or two, so that all is renewed for ever", servers: 1,
+		prepare: func(s *scene) error {
+			s.servers[0].login = func(pod podOf) string { return loginAnswer(pod, rand.Text(), time.Second) }
+			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
+				s.add("asked", 1)
+				answer(w, http.StatusOK, fmt.Sprintf(`{"request_id":"1","lease_id":"database/creds/web/%s","lease_duration":2,"renewable":true,"data":{"k":"v"}}`, rand.Text()))
+			}
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			s.put(s.name(), s.parameters(0, objects(100, "")))
+			s.mount(ctx, s.podsOf(s.name(), 6, true)...)
+		},
+		judge: func(s *scene) verdict {
+			return held("%d requests a second reached its server", s.perMinute(s.count("asked"))/60)
+		},
+	}
+}
+
+func bigTokensAttack() attack {
+	return attack{
+		name: "big-tokens", does: "tokens and lease ids of 256 KiB, which the driver's state holds", servers: 1, after: later,
+		prepare: func(s *scene) error {
+			big := strings.Repeat("t", 256<<10)
+			s.servers[0].login = func(pod podOf) string { return loginAnswer(pod, rand.Text()+big, time.Hour) }
+			body := fmt.Sprintf(`{"request_id":"1","lease_id":"database/creds/web/%s","lease_duration":3600,"renewable":true,"data":{"k":"v"}}`, big)
+			s.servers[0].read = answering(http.StatusOK, body)
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			s.put(s.name(), s.parameters(0, objects(10, "")))
+			s.mount(ctx, s.podsOf(s.name(), 20, true)...)
+		},
+		judge: judgeState,
+	}
+}
+
+// judgeState evaluates attacks that fill the driver's state.
+func judgeState(s *scene) verdict {
+	return throughIf(s.peakState > s.stateSize/2, "%s of the %s of the driver's state were in use at most", mib(s.peakState), mib(s.stateSize))
 }

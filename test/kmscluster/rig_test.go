@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -227,4 +228,36 @@ func checkReadable(t *testing.T, s *controlplane.APIServer, secrets map[string]s
 			t.Fatalf("Secret %s reads %q, %v", name, got, err)
 		}
 	}
+}
+
+// program and vaultCLI are the paths of the programs mayfly-kms and vault.
+var program, vaultCLI string
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests need root: each API server needs its own host name")
+		os.Exit(1)
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mayfly-kms-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "mayfly-kms")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "../../cmd/mayfly-kms")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building mayfly-kms: %v\n%s", err, out)
+		return 1
+	}
+	if vaultCLI, err = toolcache.Get(context.Background(), os.Stderr, "vault"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }

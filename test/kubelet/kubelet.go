@@ -4,6 +4,7 @@
 package kubelet
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
 // Kubelet is one node's agent.
@@ -192,4 +194,44 @@ func (k *Kubelet) Read(p Pod) (map[string]string, error) {
 		return err
 	})
 	return files, err
+}
+
+// MappedGroup is the group itself or, in a user namespace that does not have
+// it, the namespace's root group: an ordinary user's tests run in one.
+func MappedGroup(gid int) int {
+	f, err := os.Open("/proc/self/gid_map")
+	if err != nil {
+		return gid
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var inside, outside, count int
+		if n, _ := fmt.Sscan(lines.Text(), &inside, &outside, &count); n == 3 && gid >= inside && gid < inside+count {
+			return gid
+		}
+	}
+	return 0
+}
+
+// Register does what kubelet does with a socket that appears in its plugins_registry: it calls
+// GetInfo, and reports whether it registered the plugin. It returns the plugin's info.
+func Register(ctx context.Context, socket string, refuse error) (*registerapi.PluginInfo, error) {
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("dialling the registration socket %q: %w", socket, err)
+	}
+	defer func() { _ = conn.Close() }()
+	client := registerapi.NewRegistrationClient(conn)
+	info, err := client.GetInfo(ctx, &registerapi.InfoRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("asking the plugin: %w", err)
+	}
+	status := &registerapi.RegistrationStatus{PluginRegistered: refuse == nil}
+	if refuse != nil {
+		status.Error = refuse.Error()
+	}
+	if _, err := client.NotifyRegistrationStatus(ctx, status); err != nil {
+		return nil, fmt.Errorf("telling the plugin: %w", err)
+	}
+	return info, nil
 }

@@ -1,11 +1,15 @@
 package node
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -219,4 +223,235 @@ func shortDir(t *testing.T) string {
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+func TestImageIsReproducible(t *testing.T) {
+	image := Image{
+		Ref: "mayfly.test/x:1", Cmd: []string{"/x"}, User: "5",
+		Files: []ImageFile{
+			{Path: "dir/", Mode: 0o755},
+			{Path: "dir/x", Mode: 0o755, Data: []byte("program")},
+			{Path: "link", Mode: 0o777, Link: "dir/x"},
+		},
+	}
+	var first, second bytes.Buffer
+	testkit.Must(t, errors.Join(image.WriteTar(&first), image.WriteTar(&second)))
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Error("the same image gives different bytes")
+	}
+	outer := untar(t, &first)
+	var config struct {
+		Config struct {
+			Cmd  []string
+			User string
+		}
+	}
+	testkit.Must(t, json.Unmarshal(outer["config.json"], &config))
+	if !slices.Equal(config.Config.Cmd, image.Cmd) || config.Config.User != "5" {
+		t.Errorf("configuration: %s", outer["config.json"])
+	}
+	layer := untar(t, bytes.NewReader(outer["layer.tar"]))
+	if string(layer["dir/x"]) != "program" || len(layer) != 3 {
+		t.Errorf("layer: %q", layer)
+	}
+}
+
+func untar(t *testing.T, r io.Reader) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		testkit.Must(t, err)
+		if files[header.Name], err = io.ReadAll(archive); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestParseEnviron(t *testing.T) {
+	const dir = "/tmp/mayfly-node"
+	tests := map[string]struct {
+		environ string
+		want    Component
+		ok      bool
+	}{
+		"ours":              {"PATH=/bin\x00MAYFLY_NODE_PROCESS_OF=" + dir + "\x00MAYFLY_NODE_COMPONENT=etcd\x00", Etcd, true},
+		"of another folder": {"MAYFLY_NODE_PROCESS_OF=" + dir + "2\x00MAYFLY_NODE_COMPONENT=etcd\x00", Etcd, false},
+		"a user's shell":    {"MAYFLY_NODE_DIR=" + dir + "\x00", "", false},
+		"value within":      {"X=MAYFLY_NODE_PROCESS_OF=" + dir + "\x00", "", false},
+		"gone":              {"", "", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, ok := parseEnviron([]byte(test.environ), dir)
+			if ok != test.ok || got.component != test.want {
+				t.Errorf("got %v %v, want %v %v", got.component, ok, test.want, test.ok)
+			}
+		})
+	}
+}
+
+// TestKillAllFindsByMark: a process with the node's variables and its child are killed, and no others.
+func TestKillAllFindsByMark(t *testing.T) {
+	l := layout{dir: shortDir(t)}
+	marked := exec.Command("sh", "-c", "sleep 1000 & sleep 1000")
+	marked.Env = append(os.Environ(), envDir+"="+l.dir, envComponent+"="+string(Etcd))
+	marked.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	other := exec.Command("sleep", "1000")
+	for _, cmd := range []*exec.Cmd{marked, other} {
+		testkit.Must(t, cmd.Start())
+	}
+	defer func() {
+		testkit.Check(t, other.Process.Kill())
+		// A signal of this test ends it, which Wait reports.
+		_ = other.Wait()
+	}()
+	testkit.Must(t, awaitMark(t.Context(), marked.Process.Pid))
+	if pid, err := l.pidOf(Etcd); err != nil || pid != marked.Process.Pid {
+		t.Errorf("pidOf gives %d, %v; want %d", pid, err, marked.Process.Pid)
+	}
+	testkit.Must(t, l.killAll(t.Context()))
+	if left, err := processes(l.dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the other process: %v", err)
+	}
+}
+
+func TestAwaitMarkReportsAnExit(t *testing.T) {
+	cmd := exec.Command("false")
+	testkit.Must(t, cmd.Start())
+	err := poll(t.Context(), "waiting for the exit", func(ctx context.Context) error {
+		if err := awaitMark(ctx, cmd.Process.Pid); err == nil {
+			return errors.New("still running")
+		}
+		return nil
+	})
+	testkit.Check(t, err)
+}
+
+func TestIsStatic(t *testing.T) {
+	if isStatic("/proc/self/status") {
+		t.Error("a text is a static program")
+	}
+	self, err := os.Executable()
+	testkit.Must(t, err)
+	file, err := os.ReadFile(self)
+	testkit.Must(t, err)
+	if want := !bytes.Contains(file[:4096], []byte("/ld-linux")); isStatic(self) != want {
+		t.Errorf("isStatic of this test is %v, want %v", !want, want)
+	}
+}
+
+func TestDenyServices(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy-rc.d")
+	undo, err := denyServices(policy)
+	testkit.Must(t, err)
+	var exit *exec.ExitError
+	if err := exec.Command(policy, "etcd", "start").Run(); !errors.As(err, &exit) || exit.ExitCode() != 101 {
+		t.Errorf("the policy ends with %v, want exit status 101", err)
+	}
+	again, err := denyServices(policy)
+	testkit.Must(t, err)
+	testkit.Must(t, again())
+	if _, err := os.Stat(policy); err != nil {
+		t.Errorf("the policy that existed before: %v", err)
+	}
+	testkit.Must(t, undo())
+	if _, err := os.Stat(policy); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("our policy stays: %v", err)
+	}
+}
+
+func TestUndoRestores(t *testing.T) {
+	machine, settings := shortDir(t), t.TempDir()
+	setting := filepath.Join(settings, "vm", "panic_on_oom")
+	testkit.Must(t, os.Mkdir(filepath.Dir(setting), 0o755))
+	write(t, setting, "7\n")
+	made, used := filepath.Join(machine, "a", "b"), filepath.Join(machine, "c")
+	changes, err := plan(settings, []string{made, used, machine})
+	testkit.Must(t, err)
+	note := filepath.Join(t.TempDir(), "undo.json")
+	testkit.Must(t, errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})))
+	write(t, setting, "1\n")
+	write(t, filepath.Join(used, "file"), "of another program")
+
+	read, err := readUndo(note)
+	testkit.Must(t, err)
+	testkit.Must(t, read.apply(settings))
+	if now, err := os.ReadFile(setting); err != nil || strings.TrimSpace(string(now)) != "7" {
+		t.Errorf("the setting is %q, %v", now, err)
+	}
+	if _, err := os.Stat(filepath.Dir(made)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory that was made stays: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(used, "file")); err != nil {
+		t.Errorf("a directory in use: %v", err)
+	}
+}
+
+func TestUndoWithoutNote(t *testing.T) {
+	changes, err := readUndo(filepath.Join(t.TempDir(), "absent"))
+	testkit.Must(t, err)
+	testkit.Must(t, changes.apply(t.TempDir()))
+}
+
+// The last of several nodes restores what the first one recorded.
+func TestUndoIsPassedToAnotherNode(t *testing.T) {
+	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	noted := undo{Directories: []string{filepath.Join(t.TempDir(), "made")}}
+	testkit.Must(t, makeDirectories(noted.Directories))
+	testkit.Must(t, errors.Join(noted.write(first.undo()), undo{}.write(second.undo())))
+	testkit.Must(t, first.undoChanges([]layout{second}))
+	if _, err := os.Stat(noted.Directories[0]); err != nil {
+		t.Errorf("restored while another node runs: %v", err)
+	}
+	testkit.Must(t, errors.Join(first.undoChanges(nil), second.undoChanges(nil)))
+	if _, err := os.Stat(noted.Directories[0]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("not restored by the last node: %v", err)
+	}
+}
+
+func TestUndoKeepsAnotherNodesRecord(t *testing.T) {
+	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	theirs := undo{Sysctls: map[string]string{"kernel/panic": "5"}}
+	testkit.Must(t, errors.Join(undo{Directories: []string{"/x"}}.write(first.undo()), theirs.write(second.undo())))
+	testkit.Must(t, first.undoChanges([]layout{second}))
+	if got, err := readUndo(second.undo()); err != nil || got.Sysctls["kernel/panic"] != "5" || len(got.Directories) > 0 {
+		t.Errorf("the other node's record is %v, %v", got, err)
+	}
+}
+
+func TestNeighboursAreMarked(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root's processes are taken for a node's")
+	}
+	ours, theirs, unmarked := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	for _, l := range []layout{ours, theirs, unmarked} {
+		runMarked(t, l)
+	}
+	write(t, ours.marker(), "")
+	write(t, theirs.marker(), "")
+	others, err := neighbours(ours.dir)
+	testkit.Must(t, err)
+	if !slices.Contains(others, theirs) || slices.Contains(others, ours) || slices.Contains(others, unmarked) {
+		t.Errorf("the neighbours of %v are %v", ours, others)
+	}
+}
+
+// runMarked runs a process of a node until the test ends.
+func runMarked(t *testing.T, l layout) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	cmd.Env = []string{envDir + "=" + l.dir, envComponent + "=" + string(Etcd)}
+	testkit.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		testkit.Check(t, l.killAll(context.WithoutCancel(t.Context())))
+	})
+	testkit.Must(t, awaitMark(t.Context(), cmd.Process.Pid))
 }

@@ -10,12 +10,19 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 const module = "github.com/mayfly-csi/mayfly/"
@@ -153,5 +160,103 @@ func TestNoInit(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestSupportNamesWhatIsTested: the pages name the versions that the tests use.
+func TestSupportNamesWhatIsTested(t *testing.T) {
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		testkit.Must(t, err)
+		return string(data)
+	}
+	vault := regexp.MustCompile(`(?m)^require github\.com/hashicorp/vault v(\S+)$`).FindStringSubmatch(read("test/vaultd/go.mod"))
+	if vault == nil {
+		t.Fatal("test/vaultd/go.mod requires no Vault")
+	}
+	if !strings.Contains(read("test/vaultcli/go.mod"), vault[0]) {
+		t.Errorf("test/vaultcli is of another version of Vault than test/vaultd, %s", vault[1])
+	}
+	kubernetes, helm := strings.TrimPrefix(toolcache.KubernetesVersion, "v"), strings.TrimPrefix(toolcache.HelmVersion, "v")
+	for page, versions := range map[string][]string{
+		"docs/support.md": {kubernetes, vault[1], helm},
+		"README.md":       {kubernetes, vault[1]},
+	} {
+		text := read(page)
+		testkit.Has(t, text, versions...)
+	}
+}
+
+// notUpdated are the Go modules that Dependabot leaves alone, with the reason.
+var notUpdated = map[string]string{
+	"/test/cluster": "k8s.io/kubernetes and its replace directives move together, by hand",
+	"/examples/go":  "it has no dependencies",
+}
+
+func TestDependabotKnowsEveryModule(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, ".github/dependabot.yml"))
+	testkit.Must(t, err)
+	var config struct {
+		Updates []struct {
+			Ecosystem   string   `yaml:"package-ecosystem"`
+			Directories []string `yaml:"directories"`
+		} `yaml:"updates"`
+	}
+	testkit.Must(t, yaml.Unmarshal(data, &config))
+	var listed []string
+	for _, u := range config.Updates {
+		if u.Ecosystem == "gomod" {
+			listed = append(listed, u.Directories...)
+		}
+	}
+	var found []string
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == ".cache" || d.Name() == "dist") {
+			return filepath.SkipDir
+		}
+		if d.Name() == "go.mod" {
+			name, err := filepath.Rel(root, filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			found = append(found, strings.TrimSuffix("/"+name, "."))
+		}
+		return nil
+	})
+	testkit.Must(t, err)
+	for _, name := range found {
+		if reason := notUpdated[name]; slices.Contains(listed, name) == (reason != "") {
+			t.Errorf("module %s: in dependabot.yml %v, reason to leave it out %q", name, slices.Contains(listed, name), reason)
+		}
+	}
+	for _, name := range listed {
+		if !slices.Contains(found, name) {
+			t.Errorf("dependabot.yml names %s, which is no Go module", name)
+		}
+	}
+}
+
+// TestGitHubFilesAreYAML: GitHub shows no template, and runs no workflow, that
+// it cannot read.
+func TestGitHubFilesAreYAML(t *testing.T) {
+	count := 0
+	for _, pattern := range []string{"*.yml", "*/*.yml"} {
+		paths, err := filepath.Glob(filepath.Join(root, ".github", pattern))
+		testkit.Must(t, err)
+		for _, path := range paths {
+			count++
+			data, err := os.ReadFile(path)
+			testkit.Must(t, err)
+			var value map[string]any
+			if err := yaml.Unmarshal(data, &value); err != nil || len(value) == 0 {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+	if count < 5 {
+		t.Errorf("%d files", count)
 	}
 }

@@ -11,10 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -176,4 +178,22 @@ func (s *Server) Unseal(ctx context.Context) error {
 		return errors.New("unsealing Vault: still sealed")
 	}
 	return nil
+}
+
+// New starts a Vault for a test, which stops it. Tests without special needs may share one that
+// TestMain starts with Start.
+func New(t testing.TB, opts Options) *Server {
+	t.Helper()
+	if opts.Progress == nil {
+		opts.Progress = os.Stderr
+	}
+	s, err := Start(t.Context(), opts)
+	testkit.Must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("Vault said:\n%s", s.proc.logs)
+		}
+		testkit.Check(t, s.Stop())
+	})
+	return s
 }

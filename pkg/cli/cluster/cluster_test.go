@@ -2,10 +2,12 @@ package cluster_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -112,4 +114,17 @@ func pod(i int) *unstructured.Unstructured {
 	o.SetName(fmt.Sprint("pod-", i))
 	o.SetLabels(map[string]string{"app.kubernetes.io/name": "mayfly"})
 	return o
+}
+
+func TestDriverFlags(t *testing.T) {
+	got := cluster.DriverFlags(&corev1.Container{
+		Args: []string{"--nodeid=n1", "-audit-log", "-", "--strict-classes", "--vault-addr", "https://vault.example:8200", "--vault-mount="},
+		Env:  []corev1.EnvVar{{Name: "MAYFLY_AUDIT_LEVEL", Value: "all"}, {Name: "NODE_NAME", Value: "n1"}, {Name: "MAYFLY_VAULT_MOUNT", Value: "jwt"}},
+	})
+	want := map[string]string{
+		"nodeid": "n1", "audit-log": "-", "strict-classes": "true", "vault-addr": "https://vault.example:8200", "vault-mount": "", "audit-level": "all",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -2,15 +2,23 @@ package apiserver
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -274,4 +282,161 @@ func TestEndedContext(t *testing.T) {
 	if _, err := f.cluster().MigrationVersion(ctx); err == nil || !strings.Contains(err.Error(), "interrupted") {
 		t.Error(err)
 	}
+}
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	testkit.Must(t, os.WriteFile(path, []byte(text), 0o700))
+	return path
+}
+
+func config(cluster, user string) string {
+	return fmt.Sprintf("{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: https://a:6443%s}}], users: [{name: u, user: {%s}}]}", cluster, user)
+}
+
+func TestLoadAccess(t *testing.T) {
+	ca, caCert, err := pki.NewAuthority("ca")
+	testkit.Must(t, err)
+	pair, err := ca.Issue(pki.Identity{Name: "admin"})
+	testkit.Must(t, err)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "ca.crt"), string(caCert))
+	writeFile(t, filepath.Join(dir, "token"), "from-a-file\n")
+	helper := writeFile(t, filepath.Join(dir, "helper"), "#!/bin/sh\necho '{\"status\":{\"token\":\"from-'$WHO'\"}}'\n")
+	data := func(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+	for name, tc := range map[string]struct{ text, token, want string }{
+		"a token":         {config("", "token: abc"), "abc", ""},
+		"a token's file":  {config(", certificate-authority: ca.crt", "tokenFile: token"), "from-a-file", ""},
+		"a certificate":   {config(", certificate-authority-data: "+data(caCert), "client-certificate-data: "+data(pair.Cert)+", client-key-data: "+data(pair.Key)), "", ""},
+		"exec":            {config("", "exec: {command: "+helper+", apiVersion: client.authentication.k8s.io/v1, env: [{name: WHO, value: exec}]}"), "from-exec", ""},
+		"exec fails":      {config("", "exec: {command: /absent}"), "", "exec: running /absent"},
+		"a lone key":      {config("", "client-key-data: "+data(pair.Key)), "", "client-certificate and client-key"},
+		"an absent file":  {config(", certificate-authority: absent.crt", ""), "", "certificate-authority: open"},
+		"no authority":    {config(", certificate-authority: token", ""), "", "there is no certificate in it"},
+		"a password":      {config("", "username: a"), "", "username and auth-provider are not known here"},
+		"no such context": {strings.Replace(config("", ""), "current-context: a", "current-context: b", 1), "", `has no context "b"`},
+		"no such cluster": {strings.Replace(config("", ""), "cluster: c", "cluster: d", 1), "", `has no cluster "d"`},
+		"not YAML":        {"{", "", "it is not YAML of a kubeconfig"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := writeFile(t, filepath.Join(dir, "kubeconfig"), tc.text)
+			a, err := loadAccess(t.Context(), file, "", "")
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Fatalf("%v, want %q", err, tc.want)
+			}
+			if err == nil && (a.token != tc.token || a.server != "https://a:6443") {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+// TestLoadAccessOfAList: of $KUBECONFIG the first file that has a name counts, and
+// one that is absent does not matter.
+func TestLoadAccessOfAList(t *testing.T) {
+	dir := t.TempDir()
+	first := writeFile(t, filepath.Join(dir, "1"), "{contexts: [{name: a, context: {cluster: c, user: u}}], users: [{name: u, user: {token: first}}]}")
+	second := writeFile(t, filepath.Join(dir, "2"), config("", "token: second"))
+	a, err := loadAccess(t.Context(), "", strings.Join([]string{first, filepath.Join(dir, "absent"), second}, ":"), "")
+	if err != nil || a.token != "first" || a.server != "https://a:6443" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := loadAccess(t.Context(), filepath.Join(dir, "absent"), second, ""); err == nil {
+		t.Error("an absent file was taken")
+	}
+}
+
+// fake is an API server with a few objects and the requests of this package.
+type fake struct {
+	*httptest.Server
+	t *testing.T
+
+	mu       sync.Mutex
+	answers  map[string]string // by path, without the query
+	statuses map[string]int
+	asked    []string
+	// patches are the answers to a patch of an object, in turn.
+	patches map[string][]int
+	patched map[string]int
+}
+
+func newFake(t *testing.T) *fake {
+	t.Helper()
+	f := &fake{t: t, answers: map[string]string{}, statuses: map[string]int{}, patches: map[string][]int{}, patched: map[string]int{}}
+	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, r.Method+" "+r.URL.RequestURI())
+	if r.Method == http.MethodPatch {
+		f.patch(w, r)
+		return
+	}
+	key := r.Method + " " + r.URL.Path
+	answer, ok := f.answers[key+"?continue="+r.URL.Query().Get("continue")]
+	if !ok {
+		answer, ok = f.answers[key]
+	}
+	if status := f.statuses[key]; status != 0 {
+		w.WriteHeader(status)
+	} else if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		answer = `{"kind":"Status","message":"there is no such thing"}`
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+// patch requires a patch that changes nothing.
+func (f *fake) patch(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Metadata map[string]string `json:"metadata"`
+		Kind     string            `json:"kind"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || len(body.Metadata) != 1 || body.Metadata["resourceVersion"] == "" || body.Kind != "Secret" {
+		f.t.Errorf("patch %+v, %v", body, err)
+	}
+	if !strings.Contains(r.Header.Get("Accept"), "PartialObjectMetadata") {
+		f.t.Error("the whole object is asked for")
+	}
+	f.patched[r.URL.Path]++
+	status := http.StatusOK
+	if left := f.patches[r.URL.Path]; len(left) > 0 {
+		status, f.patches[r.URL.Path] = left[0], left[1:]
+	}
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"message":"patch answered %d","metadata":{"resourceVersion":"100"}}`, status)
+}
+
+func (f *fake) set(method, path, answer string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[method+" "+path] = answer
+}
+
+// cluster connects by a kubeconfig.
+func (f *fake) cluster(servers ...string) *Cluster {
+	f.t.Helper()
+	file := filepath.Join(f.t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf("{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: %q}}], users: [{name: u, user: {token: t}}]}", f.URL)
+	testkit.Must(f.t, os.WriteFile(file, []byte(text), 0o600))
+	c, err := Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers})
+	testkit.Must(f.t, err)
+	return c
+}
+
+const (
+	hashOld = "sha256:old"
+	hashNew = "sha256:new"
+)
+
+func status(provider, keyHash, server string, at float64) string {
+	return fmt.Sprintf("%s{apiserver_id_hash=%q,key_id_hash=%q,provider_name=%q} %g\n", metricStatus, server, keyHash, provider, at)
+}
+
+func lease(name, host string, renewed time.Time) string {
+	return fmt.Sprintf(`{"metadata":{"name":%q,"labels":{"kubernetes.io/hostname":%q}},"spec":{"renewTime":%q}}`, name, host, renewed.UTC().Format(time.RFC3339Nano))
 }

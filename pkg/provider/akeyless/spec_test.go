@@ -2,11 +2,19 @@ package akeyless
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -221,4 +229,132 @@ func FuzzClass(f *testing.F) {
 			}
 		}
 	})
+}
+
+// docs/akeyless.md lists the parameters, fields and arguments that exist, and
+// no others.
+func TestDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/akeyless.md")
+	testkit.Must(t, err)
+	section := func(title string) string {
+		_, rest, found := strings.Cut(string(doc), "\n## "+title+"\n")
+		if !found {
+			t.Fatalf("there is no section %q", title)
+		}
+		text, _, _ := strings.Cut(rest, "\n## ")
+		return text
+	}
+	for title, want := range map[string][]string{
+		"Parameters":   parameterKeys(),
+		"Access types": accessTypes(),
+	} {
+		compare(t, title, rows(section(title)), want)
+	}
+	kinds := []string{string(static), string(rotated), string(dynamic), string(certificate), string(pki)}
+	compare(t, "Objects", rows(section("Objects")), append(objectFields(), kinds...))
+	compare(t, "When a secret is looked at again", rows(section("When a secret is looked at again")), kinds)
+	for _, k := range kinds {
+		row := regexp.MustCompile("(?m)^\\| `" + k + "` \\|.*$").FindString(section("Objects"))
+		for _, name := range argumentNames(kind(k)) {
+			if !strings.Contains(plainName(row), "`"+plainName(name)+"`") {
+				t.Errorf("the arguments of %s lack %s: %s", k, name, row)
+			}
+		}
+	}
+}
+
+// rows are the names in the first column of tables.
+func rows(text string) []string {
+	var names []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Za-z0-9_]+)` \\|").FindAllStringSubmatch(text, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+func compare(t *testing.T, title string, got, want []string) {
+	t.Helper()
+	got, want = slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
+	if !slices.Equal(got, want) {
+		t.Errorf("section %q lists\n%v\nthe code has\n%v", title, got, want)
+	}
+}
+
+// The class in docs/akeyless.md works.
+func TestDocumentedClass(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/akeyless.md")
+	testkit.Must(t, err)
+	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
+	manifest, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("there is no class")
+	}
+	warnings, err := newProvider(t, Config{}).Validate(parsed(t, manifest))
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("%v, warnings %q", err, warnings)
+	}
+}
+
+func parsed(t *testing.T, manifest string) *class.Class {
+	t.Helper()
+	objects, _, err := class.ParseManifest([]byte(manifest))
+	if err != nil || len(objects) != 1 {
+		t.Fatalf("%d classes, %v", len(objects), err)
+	}
+	c, _, err := class.Parse(objects[0])
+	testkit.Must(t, err)
+	return c
+}
+
+// TestClassFiles: a class names files beneath the listed directories alone, and
+// the operator's client certificate goes to the operator's gateway alone.
+func TestClassFiles(t *testing.T) {
+	own := endpoint.TLS{CACertFile: "/own/ca", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key"}
+	p := newProvider(t, Config{
+		DefaultGateway: "https://own:8081", Servers: endpoint.Servers{DefaultTLS: own, ForbidSkipVerify: true}, Settings: endpoint.Settings{ClassFileDirs: []string{"/listed"}},
+	})
+	for name, c := range map[string]struct {
+		params []string
+		want   endpoint.TLS
+		says   string
+	}{
+		"nothing":             {nil, own, ""},
+		"another gateway":     {[]string{keyGateway, "https://other"}, own.WithoutClient(), ""},
+		"another path":        {[]string{keyGateway, "https://own:8081/v2"}, own, ""},
+		"listed authority":    {[]string{keyCAFile, "/listed/ca"}, endpoint.TLS{CACertFile: "/listed/ca", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key"}, ""},
+		"authority elsewhere": {[]string{keyCAFile, "/etc/ssl/x"}, endpoint.TLS{}, "spec.parameters.akeylessCACertPath"},
+		"directory elsewhere": {[]string{keyCADir, "/listed/../etc"}, endpoint.TLS{}, "spec.parameters.akeylessCADirectory"},
+		"pair elsewhere":      {[]string{keyClientCert, "/own/cert", keyClientKey, "/own/key"}, endpoint.TLS{}, "spec.parameters.akeylessTLSClientCertPath"},
+		"own authority":       {[]string{keyCA, "PEM"}, endpoint.TLS{}, "spec.parameters.akeylessCACert: this node's operator does not allow skipping"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := p.newSpec(classOf(base(append([]string{keyGateway, "https://own:8081"}, c.params...)...)))
+			switch {
+			case c.says == "" && (err != nil || s.login.Target.TLS != c.want):
+				t.Errorf("%+v, %v", s.login.Target, err)
+			case c.says != "" && (fault.Of(err) != fault.NotAllowed || !strings.Contains(err.Error(), c.says)):
+				t.Errorf("got %s: %v", fault.Of(err), err)
+			}
+		})
+	}
+	if _, err := New(Config{Settings: endpoint.Settings{ClassFileDirs: []string{filepath.Join("a", "b")}}}); err == nil {
+		t.Error("a relative directory is taken")
+	}
+}
+
+// TestLocalAddresses: a class reaches nothing on the node itself, and is told so
+// at once.
+func TestLocalAddresses(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	defer s.Close()
+	p := newProvider(t, Config{Settings: endpoint.Settings{MaxRetries: 2}})
+	r := provider.Request{
+		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},
+		Class: classOf(base(keyGateway, s.URL, keyAccessType, string(typeAccessKey), keyAccessKey, "key")),
+	}
+	_, err := p.Fetch(t.Context(), r)
+	if fault.Of(err) != fault.NotAllowed || !strings.Contains(err.Error(), "127.0.0.1 is an address of the node itself") || asked > 0 {
+		t.Errorf("asked %d times, %s: %v", asked, fault.Of(err), err)
+	}
 }

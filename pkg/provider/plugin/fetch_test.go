@@ -2,16 +2,24 @@ package plugin_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
 	"testing"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -186,4 +194,57 @@ func TestHoldsNothing(t *testing.T) {
 	if _, ok := p.(provider.Persister); ok {
 		t.Error("there is nothing to keep")
 	}
+}
+
+// TestTrace: a call is a span, of which the plugin is told.
+func TestTrace(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	recorder := tracetest.NewSpanRecorder()
+	tracer := trace.New(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)), propagation.TraceContext{}, "v1")
+	ctx, span := tracer.Begin(provider.WithTrail(t.Context(), &provider.Trail{}), "publish", trace.Work{})
+	if _, err := w.get("aws").Fetch(ctx, w.request()); err != nil {
+		t.Fatal(err)
+	}
+	span.End(nil)
+	call := recorder.Ended()[0]
+	want := "00-" + span.ID() + "-" + call.SpanContext().SpanID().String() + "-01"
+	if ids := w.server.Header("x-correlation-id"); len(ids) != 1 || !slices.Contains(call.Attributes(), attribute.String(trace.KeyCorrelation, ids[0])) {
+		t.Errorf("the plugin was given the ids %q, the span has %v", ids, call.Attributes())
+	}
+	if got := w.server.Header("traceparent"); call.Name() != "plugin" || len(got) != 1 || got[0] != want {
+		t.Errorf("span %s, traceparent %q, want %q", call.Name(), got, want)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	changes := 0
+	request := func(t *testing.T, volume, account, objects string) provider.Request {
+		t.Helper()
+		r := w.request("objects", objects)
+		r.Volume, r.Pod.Name, r.Pod.ServiceAccount = volume, "pod-"+volume, account
+		r.Tokens = tokensOf(t, "shop/"+account, "sts.amazonaws.com")
+		return r
+	}
+	providertest.Run(t, providertest.Harness{
+		Provider: w.get("aws"),
+		Allowed: func(t *testing.T, volume string) provider.Request {
+			return request(t, volume, "web", twoObjects)
+		},
+		Hearsay: true,
+		Denied: func(t *testing.T, volume string) provider.Request {
+			return request(t, volume, "stranger", twoObjects)
+		},
+		Partial: func(t *testing.T, volume string) provider.Request {
+			return request(t, volume, "web", twoObjects+"- {objectName: missing}\n")
+		},
+		Change: func(*testing.T) {
+			changes++
+			w.store.Set("db", fmt.Sprintf("s3cr3t-db-%d", changes))
+		},
+		Hang: func(*testing.T) <-chan struct{} { return w.server.Freeze() },
+		Secrets: func() []string {
+			return []string{"s3cr3t", jwt("shop/web", "sts.amazonaws.com"), jwt("shop/stranger", "sts.amazonaws.com")}
+		},
+	})
 }

@@ -1,13 +1,23 @@
 package session
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -221,3 +231,228 @@ type host string
 func (h host) Destination() string { return string(h) }
 
 func (h host) Access() provider.Access { return provider.Access{Address: string(h)} }
+
+// TestTwoThirdsOfAnyLife has ends as far as X.509 can write them: twice as long
+// a life is more than a Duration holds.
+func TestTwoThirdsOfAnyLife(t *testing.T) {
+	for name, end := range map[string]time.Time{
+		"15 s":      epoch.Add(15 * time.Second),
+		"a day":     epoch.AddDate(0, 0, 1),
+		"100 years": epoch.AddDate(100, 0, 0),
+		"147 years": epoch.AddDate(147, 0, 0),
+		"200 years": epoch.AddDate(200, 0, 0),
+		"300 years": epoch.AddDate(300, 0, 0),
+		"9999":      time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	} {
+		life := end.Sub(epoch)
+		for _, chance := range []float64{0, 0.5, 1} {
+			due := twoThirds(epoch, end, chance)
+			if share := due.Sub(epoch).Seconds() / life.Seconds(); share < 0.58 || share > 0.67 {
+				t.Errorf("%s, chance %v: due at %.2f of the life", name, chance, share)
+			}
+			if isDue(due, end, epoch.Add(life/3)) || !isDue(due, end, due) {
+				t.Errorf("%s, chance %v: not due when it should be, or too early", name, chance)
+			}
+		}
+		for _, at := range []time.Time{AfterChange(epoch, end, 1), AfterChange(epoch, end, 0)} {
+			if at.Before(end) || at.Sub(end) > time.Minute {
+				t.Errorf("%s: asked %s after the change", name, at.Sub(end))
+			}
+		}
+	}
+}
+
+func TestNextIssue(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{
+		-time.Hour: 5 * time.Second, 0: 5 * time.Second, time.Second: 5 * time.Second,
+		3 * time.Second: 1500 * time.Millisecond, 5 * time.Second: 2500 * time.Millisecond,
+		15 * time.Second: 5 * time.Second, time.Hour: 5 * time.Second, 1<<63 - 1: 5 * time.Second,
+	} {
+		if got := nextIssue(epoch, life).Sub(epoch); got != want {
+			t.Errorf("a life of %s: next issue after %s, want %s", life, got, want)
+		}
+		if due := twoThirds(epoch, epoch.Add(life), 1); life >= 3*time.Second && nextIssue(epoch, life).After(due) {
+			t.Errorf("a life of %s is not replaced in time", life)
+		}
+	}
+}
+
+func TestDoubts(t *testing.T) {
+	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
+	var v volume
+	for _, step := range []struct {
+		at   int
+		id   string
+		want time.Duration
+	}{{0, "a", 5 * time.Second}, {3, "a", 2 * time.Second}, {4, "b", 5 * time.Second}, {5, "a", 0}, {60, "a", 0}, {60, "b", 0}} {
+		if got := v.doubt(step.id, at(step.at)); got != step.want {
+			t.Errorf("%s refused at %d s: ask again in %s, want %s", step.id, step.at, got, step.want)
+		}
+	}
+	v.doubts.Forget("a")
+	if v.doubt("a", at(70)) == 0 {
+		t.Error("a refusal counts although there was an answer since the last one")
+	}
+	if got := v.doubt("a", at(10)); got != 5*time.Second {
+		t.Errorf("the clock was set back: ask again in %s", got)
+	}
+	err := unverified(fault.New(fault.Denied, "permission denied"), 2*time.Second)
+	if fault.Of(err) != fault.Unverified || fault.RetryAfter(err) != 2*time.Second {
+		t.Errorf("%s after %s: %v", fault.Of(err), fault.RetryAfter(err), err)
+	}
+}
+
+// issuing is a store that issues a credential of a life at each request.
+type issuing struct {
+	life   time.Duration
+	now    time.Time
+	issued int
+}
+
+func (s *issuing) Parse(c *class.Class) (*Spec, error) {
+	q := &Request{ID: "a", Name: "a", Keys: []string{""}}
+	return &Spec{Class: c.Ref, Login: host("h"), Objects: []*Object{{Name: "a", Request: q}}, Requests: []*Request{q}, Interval: 24 * time.Hour}, nil
+}
+
+func (s *issuing) Identify(*Spec, Bearer, identity.Claims) Identity {
+	return Identity{Login: host("h")}
+}
+func (s *issuing) Open(context.Context, *Caller) (Session, error)          { return s, nil }
+func (s *issuing) File(_ *Object, a *Answer) ([]byte, error)               { return a.Body, nil }
+func (s *issuing) Values(a *Answer) (map[string][]byte, error)             { return params.Values(a.Body) }
+func (s *issuing) Version(_ *Object, _ *Answer, hash func() string) string { return hash() }
+func (s *issuing) ReadLogin(json.RawMessage) (Login, error)                { return host("h"), nil }
+func (s *issuing) Restored(Login, string, Kind, *Answer) error             { return nil }
+func (s *issuing) Traits() Traits                                          { return Traits{} }
+
+func (s *issuing) Login(context.Context) (*Token, bool, error) {
+	return NewToken(host("h"), Grant{Value: "t"}, s.now, 0), false, nil
+}
+
+func (s *issuing) Issues(*Request) bool            { return true }
+func (s *issuing) Leases(*Request) bool            { return false }
+func (s *issuing) Batches([]*Request) [][]*Request { return nil }
+func (s *issuing) Warnings() []string              { return nil }
+
+func (s *issuing) Read(context.Context, Tokens, []*Request) (map[*Request]Read, error) {
+	return nil, nil
+}
+
+func (s *issuing) Issue(context.Context, Tokens, *Request) (*Reading, error) {
+	s.issued++
+	id := strconv.Itoa(s.issued)
+	return &Reading{Answer: &Answer{Body: []byte(id), LeaseID: id}, Kind: Leased, Asked: s.now, Read: s.now, At: s.now, End: s.now.Add(s.life)}, nil
+}
+
+func (s *issuing) Revoke(context.Context, Revocation, func(context.Context, bool) (*Token, error)) error {
+	return nil
+}
+
+// TestPaceOfCredentials fetches a credential again and again: the next one is issued in time, and not
+// without a pause.
+func TestPaceOfCredentials(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{
+		time.Second: 5 * time.Second, 15 * time.Second: 10 * time.Second, time.Hour: 40 * time.Minute,
+	} {
+		store := &issuing{life: life, now: epoch}
+		settings := endpoint.Settings{Now: func() time.Time { return store.now }, Jitter: func() float64 { return 0 }}
+		testkit.Must(t, settings.Complete())
+		e := New(&settings, nil, store)
+		r := provider.Request{Volume: "v", Class: &class.Class{}}
+		for _, step := range []struct {
+			at     time.Duration
+			issued int
+		}{{0, 1}, {want / 3, 1}, {want * 93 / 100, 1}, {want, 2}, {want + want*93/100, 2}, {2 * want, 3}} {
+			store.now = after(step.at)
+			p, err := e.Fetch(t.Context(), r)
+			testkit.Must(t, err)
+			r.Current = p.Versions
+			if store.issued != step.issued {
+				t.Errorf("a credential of %s: %d issued after %s, want %d", life, store.issued, step.at, step.issued)
+			}
+			if due := after(want * time.Duration(step.issued)); step.at%want != 0 && !p.RefreshAt.Equal(due) {
+				t.Errorf("a credential of %s: to be looked at after %s, want %s", life, p.RefreshAt.Sub(epoch), due.Sub(epoch))
+			}
+		}
+	}
+}
+
+// FuzzToken takes a token through a renewal: it is due before it ends, and not
+// before it was given.
+func FuzzToken(f *testing.F) {
+	f.Add(int64(time.Hour), true, 0, 0.5, int64(time.Hour))
+	f.Add(int64(time.Second), false, 3, 1.0, int64(0))
+	f.Add(int64(1), true, 1, 0.0, int64(math.MaxInt64))
+	f.Fuzz(func(t *testing.T, ttl int64, renewable bool, uses int, chance float64, renewed int64) {
+		const longest = 100 * 365 * 24 * time.Hour
+		if !(chance >= 0 && chance <= 1) {
+			return
+		}
+		tok := NewToken(nil, Grant{Value: "t", TTL: min(time.Duration(ttl), longest), Renewable: renewable, Uses: uses}, epoch, chance)
+		check := func(now time.Time, ttl int64) {
+			due, ends := tok.dueTime(), tok.Expires()
+			if forever := ttl <= 0; forever != ends.IsZero() || forever != due.IsZero() {
+				t.Fatalf("a token of %d ns is due at %s and ends at %s", ttl, due, ends)
+			}
+			if !ends.IsZero() && (due.Before(now) || due.After(ends) || !ends.After(now)) {
+				t.Errorf("a token of %d ns at %s is due at %s and ends at %s", ttl, now, due, ends)
+			}
+			if is, _ := tok.isDue(ends); is != !ends.IsZero() {
+				t.Errorf("due at its end: %v", is)
+			}
+		}
+		check(epoch, ttl)
+		later := tok.dueTime()
+		if later.IsZero() {
+			later = after(time.Hour)
+		}
+		tok.extend(later, min(time.Duration(renewed), longest), chance)
+		check(later, renewed)
+	})
+}
+
+// TestOlderThan: after a restart a volume's older state does not replace a newer credential, nor a
+// renewed one.
+func TestOlderThan(t *testing.T) {
+	of := func(at, ends time.Duration) *Credential {
+		return &Credential{Reading: &Reading{At: after(at)}, ends: after(ends)}
+	}
+	now := of(time.Hour, 2*time.Hour)
+	for name, c := range map[string]struct {
+		other *Credential
+		older bool
+	}{
+		"issued before":    {of(time.Minute, 3*time.Hour), true},
+		"issued later":     {of(2*time.Hour, 90*time.Minute), false},
+		"renewed since":    {of(time.Hour, time.Hour), true},
+		"the same":         {of(time.Hour, 2*time.Hour), false},
+		"before a renewal": {of(time.Hour, 3*time.Hour), false},
+	} {
+		if c.other.olderThan(now) != c.older {
+			t.Errorf("%s: %t", name, !c.older)
+		}
+	}
+}
+
+func TestTiming(t *testing.T) {
+	hour := epoch.Add(time.Hour)
+	for name, c := range map[string]struct{ got, want time.Time }{
+		"two thirds":               {twoThirds(epoch, hour, 0), epoch.Add(40 * time.Minute)},
+		"earlier by chance":        {twoThirds(epoch, hour, 1), epoch.Add(40*time.Minute - 288*time.Second)},
+		"not at once":              {twoThirds(epoch, epoch.Add(time.Second), 1), epoch.Add(time.Second*2/3 - 80*time.Millisecond)},
+		"earliest, without zeroes": {clock.Earliest(time.Time{}, hour, epoch, time.Time{}), epoch},
+		"earliest of nothing":      {clock.Earliest(time.Time{}), time.Time{}},
+		"after a change, spread":   {AfterChange(epoch.Add(-time.Hour), epoch, 1), epoch.Add(12 * time.Second)},
+		"after a change, soon":     {AfterChange(epoch.Add(-20*time.Second), epoch, 1), epoch.Add(3 * time.Second)},
+		"after a change, past":     {AfterChange(epoch.Add(time.Hour), epoch, 1), epoch.Add(2 * time.Second)},
+		"after a change":           {AfterChange(epoch.Add(-time.Hour), epoch, 0), epoch.Add(2 * time.Second)},
+	} {
+		if d := c.got.Sub(c.want); d < -time.Millisecond || d > time.Millisecond {
+			t.Errorf("%s: %v, want %v", name, c.got, c.want)
+		}
+	}
+	due := epoch.Add(40 * time.Minute)
+	if isDue(due, hour, due.Add(-3*time.Minute)) || !isDue(due, hour, due.Add(-2*time.Minute)) {
+		t.Error("what is due in 12 % of the last third is due, and nothing before")
+	}
+}

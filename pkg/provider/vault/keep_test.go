@@ -3,7 +3,9 @@ package vault_test
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -253,5 +255,171 @@ func TestStateIsSmall(t *testing.T) {
 	})
 	if counts["kv1/large"] != 1 || counts.Under("") != 1 {
 		t.Errorf("requests %v, want one read", counts)
+	}
+}
+
+func TestReleaseIsBounded(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, func(c *vault.Config) { c.ReleaseTimeout = 100 * time.Millisecond })
+	r := brokenRequest("v", b.URL, nil)
+	mustFetch(t, p, r)
+	b.setRead(hang)
+	if err := p.Release(t.Context(), "v"); fault.Of(err) != fault.Timeout {
+		t.Errorf("a store that hangs: %v", err)
+	}
+	b.setRead(answering(204, ""))
+	if err := p.Release(t.Context(), "v"); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	n := b.count("revoke-self")
+	if n < 2 {
+		t.Errorf("%d revocations, want another try", n)
+	}
+	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != n {
+		t.Errorf("a third release: %v", err)
+	}
+}
+
+func TestRevocationSwitchedOff(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, func(c *vault.Config) { c.DisableRevocation = true })
+	mustFetch(t, p, brokenRequest("v", b.URL, nil))
+	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke") != 0 {
+		t.Errorf("%v, requests %q", err, b.seen)
+	}
+}
+
+// TestTokensWithoutTheDefaultPolicy has tokens that may neither renew nor revoke themselves: the log
+// says so once for the role, and the driver tries the revocation.
+func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_no_default_policy": true}))
+	c := &clock{}
+	var log bytes.Buffer
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.Logger = c.now, slog.New(slog.NewTextHandler(&log, nil)) })
+	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"
+	for range 2 {
+		r := w.longTokens(t, w.request(t, w.pod("app"), nil, user))
+		mustFetch(t, p, r)
+		c.advance(42 * time.Minute)
+		mustFetch(t, p, r)
+		counts := w.counted(t, func() {
+			testkit.Check(t, p.Release(t.Context(), r.Volume))
+		})
+		if counts["auth/token/revoke-self"] != 2 {
+			t.Errorf("requests %v, want both tokens tried", counts)
+		}
+	}
+	if n := strings.Count(log.String(), "revoke itself"); n != 1 {
+		t.Errorf("told %d times, want once:\n%s", n, log.String())
+	}
+}
+
+// The pod that takes the last one's place finds a warm connection.
+func TestConnectionOutlivesTheLastVolume(t *testing.T) {
+	var from []string
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		from = append(from, r.RemoteAddr)
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	})
+	p := newProvider(t, nil)
+	for _, volume := range []string{"first", "second"} {
+		mustFetch(t, p, brokenRequest(volume, b.URL, nil))
+		testkit.Must(t, p.Release(t.Context(), volume))
+	}
+	if len(from) < 2 || from[0] != from[len(from)-1] {
+		t.Errorf("asked from %q, not over one connection", from)
+	}
+}
+
+const withCertificate = "- {objectName: a, secretPath: kv1/share, secretKey: k}\n" +
+	"- {objectName: crt, secretPath: pki/issue/app, method: POST, secretArgs: {common_name: a.example}, secretKey: certificate}\n"
+
+// mayMiss is a class's objects, the second of which is not in the store.
+func mayMiss(optional bool) string {
+	return fmt.Sprintf("- {objectName: a, secretPath: kv1/share, secretKey: k}\n- {objectName: b, secretPath: kv1/none, secretKey: k, optional: %t}\n", optional)
+}
+
+// TestRecall starts pods from what others have read while the store is unavailable.
+func TestRecall(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	jwt := map[string]string{"vaultAuthMountPath": "jwt", "roleName": "pod"}
+	shareCreds := func(r *provider.Request) {
+		c := *r.Class
+		c.CredentialScope = class.ScopeServiceAccount
+		r.Class = &c
+	}
+	for _, tc := range []struct {
+		name    string
+		account string
+		params  map[string]string
+		objects string
+		change  func(live, asked *provider.Request)
+		age     time.Duration
+		want    bool
+	}{
+		{name: "another pod of the service account", account: "app", objects: two, want: true},
+		{name: "another service account", account: "web-1", objects: two},
+		{name: "too old", account: "app", objects: two, age: 20 * time.Minute},
+		{name: "another role", account: "app", objects: two, change: func(_, asked *provider.Request) {
+			c := *asked.Class
+			c.Parameters = map[string]string{"roleName": "other", "objects": two, "vaultAddress": w.Address}
+			c.ResourceVersion += "x"
+			asked.Class = &c
+		}},
+		{name: "a re-created service account", account: "app", objects: two, change: func(_, asked *provider.Request) {
+			tok := asked.Tokens["vault"]
+			tok.Claims.ServiceAccountUID = "another-uid"
+			asked.Tokens["vault"] = tok
+		}},
+		{name: "no valid token", account: "app", objects: two, change: func(_, asked *provider.Request) { asked.Tokens = nil }},
+		{name: "an identity of the pod's own", account: "app", params: jwt, objects: two},
+		{name: "something that was never read", account: "app", objects: two, change: func(live, _ *provider.Request) {
+			c := *live.Class
+			c.Parameters = map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": "- {objectName: a, secretPath: kv1/share, secretKey: k}"}
+			c.ResourceVersion += "x"
+			live.Class = &c
+		}},
+		{name: "something that another class does not mind missing", account: "app", objects: mayMiss(false), change: func(live, _ *provider.Request) {
+			c := *live.Class
+			c.Parameters = map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": mayMiss(true)}
+			c.ResourceVersion += "x"
+			live.Class = &c
+		}},
+		{name: "a certificate made for another pod", account: "app", objects: withCertificate},
+		{name: "a certificate that the service account shares", account: "app", objects: withCertificate, want: true, change: func(live, asked *provider.Request) {
+			shareCreds(live)
+			shareCreds(asked)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := &clock{}
+			p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+			live := w.request(t, w.pod("app"), tc.params, tc.objects)
+			asked := w.request(t, w.pod(tc.account), tc.params, tc.objects)
+			if tc.change != nil {
+				tc.change(&live, &asked)
+			}
+			mustFetch(t, p, live)
+			at := c.now()
+			c.advance(tc.age)
+			var payload *provider.Payload
+			var asOf time.Time
+			var ok bool
+			counts := w.counted(t, func() { payload, asOf, ok = p.Recall(asked, c.now().Add(-10*time.Minute)) })
+			if ok != tc.want || len(counts) != 0 {
+				t.Fatalf("recalled %t with %d requests, want %t with none", ok, len(counts), tc.want)
+			}
+			if ok {
+				wantFile(t, payload, "a", "v")
+				if asOf.After(at) || len(payload.Files) != 2 {
+					t.Errorf("as of %s, read before %s, files %v", asOf, at, files(payload))
+				}
+			}
+		})
 	}
 }

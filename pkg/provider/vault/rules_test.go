@@ -1,10 +1,19 @@
 package vault
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -90,6 +99,144 @@ func TestPodBound(t *testing.T) {
 	} {
 		if got := isPodBound(authInfo{Metadata: tc.metadata}, tc.sharing, pod, tc.uid); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+// sshCertificate has the form of one of OpenSSH's, with fields for its key.
+func sshCertificate(kind string, fields int, before uint64) string {
+	var b []byte
+	add := func(s string) {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	add(kind)
+	add("nonce")
+	for range fields {
+		add("key")
+	}
+	b = binary.BigEndian.AppendUint64(b, 7)
+	b = binary.BigEndian.AppendUint32(b, 1)
+	add("name")
+	add("")
+	b = binary.BigEndian.AppendUint64(b, 0)
+	b = binary.BigEndian.AppendUint64(b, before)
+	return kind + " " + base64.StdEncoding.EncodeToString(b) + " comment\n"
+}
+
+func TestValidBefore(t *testing.T) {
+	const end = 1767229200
+	for kind, fields := range map[string]int{
+		"ssh-ed25519-cert-v01@openssh.com": 1, "ssh-rsa-cert-v01@openssh.com": 2, "ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
+		"sk-ssh-ed25519-cert-v01@openssh.com": 2, "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 3, "ssh-dss-cert-v01@openssh.com": 4,
+	} {
+		text := sshCertificate(kind, fields, end)
+		if got := validBefore(text); got.Unix() != end {
+			t.Errorf("%s ends at %s", kind, got)
+		}
+		if got := validBefore(sshCertificate(kind, fields, math.MaxUint64)); !got.IsZero() {
+			t.Errorf("%s has no end, not %s", kind, got)
+		}
+		raw, _ := base64.StdEncoding.DecodeString(strings.Fields(text)[1])
+		for n := range raw {
+			if got := validBefore(kind + " " + base64.StdEncoding.EncodeToString(raw[:n])); !got.IsZero() {
+				t.Errorf("%d bytes of %s end at %s", n, kind, got)
+			}
+		}
+	}
+	for _, text := range []string{"", "ssh-ed25519", "ssh-ed25519 !", sshCertificate("ssh-ed25519", 1, end)} {
+		if got := validBefore(text); !got.IsZero() {
+			t.Errorf("%q ends at %s", text, got)
+		}
+	}
+}
+
+func FuzzValidBefore(f *testing.F) {
+	f.Add(sshCertificate("ssh-ed25519-cert-v01@openssh.com", 1, 1767229200))
+	f.Fuzz(func(t *testing.T, text string) {
+		if end := validBefore(text); end.Year() > 9999 {
+			t.Errorf("ends at %s", end)
+		}
+	})
+}
+
+// TestOverdue has static roles at the moment of their schedule.
+func TestOverdue(t *testing.T) {
+	at := func(d time.Duration) *session.Reading {
+		return &session.Reading{Kind: session.Static, At: after(d), End: after(d)}
+	}
+	announced := &session.Reading{Kind: session.Static, At: after(-time.Hour), End: epoch}
+	for _, tc := range []struct {
+		name    string
+		before  *session.Reading
+		now     *session.Reading
+		rotated time.Time
+		want    bool
+	}{
+		{"the password is the old one", announced, at(time.Second), after(-time.Hour), true},
+		{"by hand before the moment", announced, at(time.Second), after(-time.Minute), true},
+		{"rotated", announced, at(time.Second), epoch, false},
+		{"rotated, rounded", announced, at(time.Second), after(-time.Second), false},
+		{"before the moment", announced, at(-time.Minute), after(-time.Hour), false},
+		{"too long ago", announced, at(time.Hour), after(-time.Hour), false},
+		{"first answer", nil, at(time.Second), after(-time.Hour), false},
+		{"does not say", announced, at(time.Second), time.Time{}, false},
+	} {
+		if end, got := overdue(tc.before, tc.now, tc.rotated); got != tc.want || got && !end.Equal(epoch) {
+			t.Errorf("%s: %v until %s", tc.name, got, end)
+		}
+	}
+}
+
+// TestDeletionTime has a secret with delete_version_after: its versions have a
+// deletion time from the start.
+func TestDeletionTime(t *testing.T) {
+	for _, tc := range []struct {
+		name, at string
+		deleted  bool
+	}{
+		{"none", "", false},
+		{"to come", after(time.Hour).Format(time.RFC3339Nano), false},
+		{"now", epoch.Format(time.RFC3339Nano), true},
+		{"past", after(-time.Second).Format(time.RFC3339Nano), true},
+		{"of another form", "tomorrow", true},
+	} {
+		body := fmt.Appendf(nil, `{"data":{"current_version":2,"versions":{"2":{"created_time":"c","deletion_time":%q,"destroyed":false}}}}`, tc.at)
+		if got := currentVersion(body, epoch); got.Known() == tc.deleted {
+			t.Errorf("%s: the current version is %v", tc.name, got)
+		}
+		read := fmt.Appendf(nil, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":%q}}}`, tc.at)
+		if got := deletedVersion(&endpoint.Reply{Body: read}, epoch); (got != "") != (tc.deleted && tc.name != "of another form") {
+			t.Errorf("%s: a read is explained with %q", tc.name, got)
+		}
+	}
+}
+
+// docs/vault.md lists the parameters and fields that exist, and no others.
+func TestDocumentedParameters(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/vault.md")
+	testkit.Must(t, err)
+	want := objectFields()
+	want = append(want, plainKeys()...)
+	for _, key := range prefixedKeys() {
+		want = append(want, "vault"+key)
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\|").FindAllSubmatch(doc, -1) {
+		got = append(got, string(m[1]))
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/vault.md lists\n%v\nthe code has\n%v", got, want)
+	}
+}
+
+// Each flavour is told the names that its classes use.
+func TestSettingNames(t *testing.T) {
+	for flavour, want := range map[string]string{NameVault: "vaultCACertPath", NameOpenBao: "baoCACertPath"} {
+		if got := settingNames(flavour).CACertFile; got != want {
+			t.Errorf("%s: %s, want %s", flavour, got, want)
 		}
 	}
 }

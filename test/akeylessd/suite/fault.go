@@ -1,9 +1,16 @@
 package suite
 
 import (
+	"bytes"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func rateLimit(t *testing.T, o Options) {
@@ -151,4 +159,177 @@ func (w *world) requestToken(jwt string, r provider.Request) identity.Token {
 	t := r.Tokens[audience]
 	t.JWT = secret.NewString(jwt)
 	return t
+}
+
+// foreignAnswers has a proxy answer for the gateway before a live volume, whose
+// file may be missing: every such answer is an outage.
+func foreignAnswers(t *testing.T, o Options) {
+	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
+	w.PutStatic("/app/a", "value")
+	r := w.request(w.pod("web"), k8s("- {secretPath: /app/a, fileName: a, secretType: static, optional: true}"))
+	r.Current = w.fetch(r).Versions
+	r.Fresh = true
+	for _, d := range []akeylessd.Disturbance{
+		{Status: 404, Body: "default backend - 404"},
+		{Status: 404, Body: `{"message":"no Route matched with those values"}`},
+		{Status: 403, Body: "<html>blocked"},
+		{Status: 401},
+		{Status: 200, Body: `{"status":"maintenance"}`},
+	} {
+		w.Heal()
+		d.Path = "/get-secret-value"
+		w.Disturb(d)
+		w.clock.advance(10 * time.Second)
+		if p, err := w.provider.Fetch(t.Context(), r); err == nil || !fault.Of(err).Outage() {
+			t.Errorf("%d %q: %v, %s: %v", d.Status, d.Body, p, fault.Of(err), err)
+		}
+	}
+	w.Heal()
+	w.clock.advance(10 * time.Second)
+	if p := w.fetch(r); len(p.Files) != 1 {
+		t.Errorf("afterwards %d files", len(p.Files))
+	}
+}
+
+// denialRepeated refuses a live volume: that counts when it is repeated.
+func denialRepeated(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	r := w.request(w.pod("web"), k8s(oneObject))
+	r.Current = w.fetch(r).Versions
+	r.Fresh = true
+	w.Disturb(akeylessd.Disturbance{Path: "/get-secret-value", Status: 403, Body: `{"error":"Forbidden"}`})
+	for _, want := range []fault.Reason{fault.Unverified, fault.Denied} {
+		_, err := w.provider.Fetch(t.Context(), r)
+		if fault.Of(err) != want {
+			t.Errorf("%s, want %s: %v", fault.Of(err), want, err)
+		}
+		w.clock.advance(fault.RetryAfter(err))
+	}
+}
+
+// gateway is an address of the double that can be away.
+type gateway struct {
+	*httptest.Server
+	away atomic.Bool
+	// asked counts the requests, and reviewers those logins that name this gateway as the one which
+	// reviews the pod's token.
+	asked, reviewers atomic.Int64
+}
+
+func newGateway(t *testing.T, to string) *gateway {
+	t.Helper()
+	target, err := url.Parse(to)
+	testkit.Must(t, err)
+	g := &gateway{}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.asked.Add(1)
+		if g.away.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), `"gateway-url":"`+g.URL+`"`) {
+			g.reviewers.Add(1)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(g.Close)
+	return g
+}
+
+// secondGateway reads through the second gateway while the first is away, and through the first when
+// that is back.
+func secondGateway(t *testing.T, o Options) {
+	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
+	w.PutStatic("/app/user", "one")
+	first, second := newGateway(t, w.URL()), newGateway(t, w.URL())
+	params := func() map[string]string {
+		return with(k8s("[{secretPath: /app/user, fileName: user, secretType: static}]"), "akeylessGatewayURL", first.URL, "akeylessFallbackGatewayURL", second.URL)
+	}
+	r := w.request(w.pod("web"), params())
+	first.away.Store(true)
+	wantFile(t, w.fetch(r), "user", "one")
+	if second.reviewers.Load() == 0 {
+		t.Error("the login at the second gateway names another to review the pod's token")
+	}
+	if got := w.provider.AnsweredBy(r.Volume); got != second.URL {
+		t.Errorf("answered by %q", got)
+	}
+	first.away.Store(false)
+	w.PutStatic("/app/user", "two")
+	r.Fresh = true
+	wantFile(t, w.fetch(r), "user", "two")
+	if got := w.provider.AnsweredBy(r.Volume); got != "" {
+		t.Errorf("answered by %q after the first was back", got)
+	}
+	before := second.asked.Load()
+	w.refuse(w.request(w.pod("stranger"), params()), "denied")
+	if second.asked.Load() != before {
+		t.Error("a denial of the first gateway was asked of the second")
+	}
+	first.away.Store(true)
+	second.away.Store(true)
+	w.refuse(w.request(w.pod("web"), params()), first.URL, second.URL)
+}
+
+// gatewayOverTLS: the class's TLS parameters decide whether the gateway is trusted. Nothing reaches
+// an untrusted one.
+func gatewayOverTLS(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	double, err := url.Parse(w.URL())
+	testkit.Must(t, err)
+	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(double))
+	t.Cleanup(front.Close)
+	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))
+	for name, c := range map[string]struct {
+		more []string
+		says string // empty where the gateway is believed
+	}{
+		"its authority":       {[]string{"akeylessCACert", authority}, ""},
+		"and its name":        {[]string{"akeylessCACert", authority, "akeylessTLSServerName", "example.com"}, ""},
+		"verification off":    {[]string{"akeylessSkipTLSVerify", "true"}, ""},
+		"another authority":   {nil, "certificate"},
+		"another server name": {[]string{"akeylessCACert", authority, "akeylessTLSServerName", "other.test"}, "other.test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			params := with(k8s(oneObject), append(c.more, "akeylessGatewayURL", front.URL)...)
+			r := w.request(w.pod("web"), params)
+			if c.says == "" {
+				wantFile(t, w.fetch(r), "a", "value")
+				return
+			}
+			got := w.counted(func() {
+				if err := w.refuse(r, c.says); fault.Of(err) == fault.Denied {
+					t.Errorf("reason %s: %v", fault.Of(err), err)
+				}
+			})
+			w.wantCounts(got, nil)
+		})
+	}
+}
+
+// wayOut: a volume with a credential always has a way to revoke it. With nothing due for hours, the
+// provider takes kubelet's newer service account tokens in time, without a request.
+func wayOut(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience, Life: 10 * time.Minute})
+	w.PutDynamic("/app/db", 100*time.Hour)
+	pod := w.pod("web")
+	p := w.fetch(w.request(pod, k8s(dynamicObjects)))
+	for range 3 {
+		wait := p.RefreshAt.Sub(w.clock.now())
+		if wait < 30*time.Minute || wait >= time.Hour {
+			t.Fatalf("the next look is in %v, and the service account token ends in an hour", wait)
+		}
+		w.clock.advance(wait)
+		w.wantCounts(w.counted(func() { p = w.fetch(w.request(pod, k8s(dynamicObjects))) }), nil)
+	}
+	w.clock.advance(30 * time.Minute)
+	w.release(w.request(pod, k8s(dynamicObjects)))
+	w.wantCredentials(1, 0)
 }

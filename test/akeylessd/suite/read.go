@@ -2,6 +2,7 @@ package suite
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -288,4 +290,90 @@ func rotationAnnounced(t *testing.T, o Options) {
 	w.PutRotated("/app/r", map[string]any{"password": "two"}, next.Add(time.Hour))
 	w.clock.advance(35 * time.Second)
 	wantFile(t, w.fetch(r), "r", "two")
+}
+
+func (w *world) wantFiles(p *provider.Payload, want map[string]string) {
+	w.t.Helper()
+	if got := files(p); !maps.Equal(got, want) {
+		w.t.Errorf("files %q, want %q", got, want)
+	}
+}
+
+// wholeSecrets: each key of a value is a file, and comes and goes with the key.
+func wholeSecrets(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/json", map[string]any{"user": "ann", "hosts": []string{"a", "b"}})
+	w.PutStatic("/app/json-text", `{"tls.key":"k","tls.crt":"c"}`)
+	w.PutStatic("/app/text", "plain")
+	w.PutRotated("/app/rotated", map[string]any{"username": "root", "payload": `{"token":"deep","username":"inner"}`}, time.Time{})
+	r := w.request(w.pod("web"), k8s(`
+- {secretPath: /app/json, secretKeys: "*", secretType: static}
+- {secretPath: /app/json-text, fileName: tls, secretKeys: {"*": "*", "tls\\.key": key, tls.crt: crt}, secretType: static}
+- {secretPath: /app/rotated, objectName: root, secretKeys: "*"}
+- {secretPath: /app/perhaps, fileName: none, secretKeys: "*", secretType: static, optional: true}`))
+	want := map[string]string{
+		"user": "ann", "hosts": `["a","b"]`, "tls/key": "k", "tls/crt": "c", "root/username": "root", "root/token": "deep",
+	}
+	p := w.fetch(r)
+	w.wantFiles(p, want)
+	r.Current = p.Versions
+	w.PutStatic("/app/json", map[string]any{"user": "bob", "port": 1})
+	w.PutStatic("/app/perhaps", map[string]any{"there": "now"})
+	w.clock.advance(10 * time.Minute)
+	want["user"], want["port"], want["none/there"] = "bob", "1", "now"
+	delete(want, "hosts")
+	p = w.fetch(r)
+	w.wantFiles(p, want)
+
+	const text = `[{secretPath: /app/text, fileName: x, secretKeys: "*", secretType: static}]`
+	if err := w.refuse(w.request(w.pod("web"), k8s(text)), `objects[0] "x/*"`, "/app/text has no keys"); fault.Of(err) != fault.NotFound {
+		t.Errorf("reason %s", fault.Of(err))
+	}
+}
+
+const tried = `
+- {secretPath: /app/a, fileName: a, secretType: static}
+- {secretPath: /app/db, fileName: db, secretType: dynamic, secretKey: user}
+- {secretPath: /app/none, fileName: none, secretType: static}
+- {secretPath: /app/perhaps, fileName: perhaps, secretType: static, optional: true}
+- {secretPath: /other/c, fileName: c}`
+
+// trial tries a class without a volume: it reads nothing, unless that is requested, and then
+// revokes what it made.
+func trial(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "marker-a-41")
+	w.PutDynamic("/app/db", time.Hour)
+	w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/third/"})
+	r := w.request(w.pod("web"), k8s(tried))
+	got, err := w.provider.Try(t.Context(), r, false)
+	if err != nil || got.Refused != nil || len(got.Objects) != 5 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	a, db, none, perhaps, c := got.Objects[0], got.Objects[1], got.Objects[2], got.Objects[3], got.Objects[4]
+	switch {
+	case a.There != session.IsThere || len(a.Missing) > 0 || a.Read, db.There != session.IsThere || len(db.Missing) > 0, none.There != session.NotThere, perhaps.There != session.NotThere || !perhaps.Optional:
+		t.Errorf("%+v", got.Objects)
+	case !slices.Equal(c.Missing, []string{"read"}):
+		t.Errorf("what is not allowed: %+v", c)
+	}
+	if counts := w.Counts(); counts["/get-secret-value"]+counts["/get-dynamic-secret-value"] > 0 {
+		t.Errorf("it read: %v", counts)
+	}
+	few := w.request(w.pod("web"), k8s("- {secretPath: /app/a, fileName: a, secretType: static}\n- {secretPath: /app/db, fileName: db, secretType: dynamic, secretKey: user}"))
+	if got, err = w.provider.Try(t.Context(), few, true); err != nil || !got.Objects[0].Read || got.Objects[0].Size != len("marker-a-41") || !got.Objects[1].Read {
+		t.Errorf("read: %+v, %v", got, err)
+	}
+	if counts := w.Counts(); counts["/get-dynamic-secret-value"] != 1 || counts["/dynamic-secret-tmp-creds-delete"] != 1 {
+		t.Errorf("made and ended: %v", counts)
+	}
+	denied := w.request(w.pod("web"), with(k8s(tried), "akeylessAccessID", "p-none"))
+	if got, err = w.provider.Try(t.Context(), denied, false); err != nil || fault.Of(got.Refused) != fault.Denied {
+		t.Errorf("a login that is refused: %+v, %v", got, err)
+	}
+	token := postJSON(t, w.URL()+"/auth", map[string]any{"access-type": "access_key", "access-id": keyID, "access-key": accessKey})["token"]
+	page := postJSON(t, w.URL()+"/list-roles", map[string]any{"token": token})
+	if roles, _ := page["roles"].([]any); len(roles) != 2 || page["next_page"] != "2" {
+		t.Errorf("roles: %v", page)
+	}
 }
