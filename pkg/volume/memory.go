@@ -97,7 +97,7 @@ func (m *memory) adopt(rec *Record) {
 		m.log.Error("measuring a volume", logkey.Volume, rec.ID, logkey.Target, rec.Target, logkey.Error, err)
 	}
 	used := mountCost + int64(st.Blocks-st.Bfree)*int64(st.Bsize) + int64(st.Files-st.Ffree)*adoptedInode
-	if rec.Size == 0 { // the record is lost, or of a version without Size
+	if rec.Size == 0 { // the record is lost
 		rec.Size = used
 	}
 	charge.Set(max(charge.Bytes(), used, 2*rec.Size))

@@ -150,7 +150,7 @@ func TestRestartWhenFull(t *testing.T) {
 	}
 }
 
-// The driver measures volumes whose record, of an earlier version, has no size.
+// The driver measures volumes whose record has no size.
 func TestContentsAreMeasuredAtTheStart(t *testing.T) {
 	r := newSmallRig(t)
 	req := r.request("a")

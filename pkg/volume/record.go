@@ -55,8 +55,7 @@ type Progress struct {
 	DueAt time.Time `json:"dueAt,omitzero"`
 	// Ends are the times when the credentials in the volume expire, and EndsOf their
 	// objects, in the same order; EndsDueAt is when the provider wants to renew them.
-	// All are empty if there are none. EndsOf may be shorter in a record of an earlier
-	// version.
+	// All are empty if there are none.
 	EndsDueAt time.Time   `json:"heldDueAt,omitzero"`
 	Ends      []time.Time `json:"heldEnds,omitempty"`
 	EndsOf    []string    `json:"heldObjects,omitempty"`

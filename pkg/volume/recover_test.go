@@ -2,9 +2,6 @@ package volume_test
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -335,36 +332,6 @@ func TestClassFilesAfterACrash(t *testing.T) {
 	}
 }
 
-// Records of earlier versions hold the class.
-func TestOldRecordsAreRead(t *testing.T) {
-	r := newRig(t)
-	r.classes.class.Parameters = map[string]string{"roleName": "web"}
-	for _, pod := range []string{"a", "b"} {
-		r.publish(r.request(pod))
-	}
-	c, err := json.Marshal(&r.classes.class)
-	testkit.Must(t, err)
-	r.rewrite(func(fields map[string]json.RawMessage) {
-		delete(fields, "classFile")
-		delete(fields, "size")
-		fields["lastClass"] = c
-	})
-	for _, file := range r.classFiles() {
-		testkit.Must(t, os.Remove(file))
-	}
-	r.restart()
-	if r.Count() != 2 {
-		t.Fatalf("%d volumes of an earlier version were taken up, want 2", r.Count())
-	}
-	r.classes.spoil(fault.New(fault.Unavailable, "connection refused"))
-	r.background()
-	r.RefreshAll()
-	testkit.Eventually(t, "they go on by the class in their records", func() bool { return r.seen.count(volume.Refreshed, false) == 2 })
-	if n := len(r.classFiles()); n != 1 {
-		t.Errorf("%d files for one class", n)
-	}
-}
-
 // manyPublishes publishes for pods of a namespace until one fails, at most so
 // many, and gives how many did.
 func (r *rig) manyPublishes(namespace string, most int) (n int, err error) {
@@ -427,7 +394,7 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 	}
 }
 
-// A record that was set aside no longer has its tokens, also if an earlier version set it aside.
+// A record that was set aside no longer has its tokens.
 func TestSetAsideKeepsNoTokens(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
@@ -440,44 +407,13 @@ func TestSetAsideKeepsNoTokens(t *testing.T) {
 	if !bytes.Contains(data, []byte("s3cr3t")) {
 		t.Fatal("the record does not hold the token: the test proves nothing")
 	}
-	old := filepath.Join(r.stateDir, strings.Repeat("a", 64)+".json.corrupt")
-	testkit.Must(t, os.WriteFile(old, data, 0o600))
 	testkit.Must(t, os.WriteFile(file, data[:len(data)-1], 0o600))
 	for range 2 {
 		r.restart()
-		for _, aside := range []string{old, file + ".corrupt"} {
-			left, err := os.ReadFile(aside)
-			testkit.Must(t, err)
-			if bytes.Contains(left, []byte("s3cr3t")) || !bytes.Contains(left, []byte(`"bytes":`)) {
-				t.Errorf("%s holds %s", aside, left)
-			}
+		left, err := os.ReadFile(file + ".corrupt")
+		testkit.Must(t, err)
+		if bytes.Contains(left, []byte("s3cr3t")) || !bytes.Contains(left, []byte(`"bytes":`)) {
+			t.Errorf("set aside is %s", left)
 		}
-	}
-}
-
-// rewrite makes the records what an earlier version wrote.
-func (r *rig) rewrite(change func(fields map[string]json.RawMessage)) {
-	r.t.Helper()
-	for _, file := range r.records() {
-		record, err := os.ReadFile(file)
-		testkit.Must(r.t, err)
-		line, body, _ := bytes.Cut(record, []byte("\n"))
-		var h struct {
-			Version  int    `json:"version"`
-			Checksum string `json:"sha256"`
-			Record   int    `json:"record"`
-		}
-		var fields map[string]json.RawMessage
-		testkit.Must(r.t, json.Unmarshal(line, &h))
-		testkit.Must(r.t, json.Unmarshal(body[:h.Record], &fields))
-		state := body[h.Record:]
-		change(fields)
-		old, err := json.Marshal(fields)
-		testkit.Must(r.t, err)
-		sum := sha256.Sum256(append(slices.Clone(old), state...))
-		h.Record, h.Checksum = len(old), hex.EncodeToString(sum[:])
-		line, err = json.Marshal(h)
-		testkit.Must(r.t, err)
-		testkit.Must(r.t, os.WriteFile(file, slices.Concat(line, []byte("\n"), old, state), 0o600))
 	}
 }

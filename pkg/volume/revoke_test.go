@@ -2,10 +2,8 @@ package volume_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -210,44 +208,6 @@ func TestPublishWaitsForARelease(t *testing.T) {
 		r.wantReleases(1, 0)
 		r.wantLive("fake")
 		r.wantFile(req, "password", "one")
-	})
-}
-
-// Records of earlier versions name providers that were to be released beside the
-// volume's own, and have the volume's own name when it is gone.
-func TestRevocationsOfAnEarlierVersion(t *testing.T) {
-	former := json.RawMessage(`[{"provider":"other","state":"b2xkIHN0YXRl"}]`) // old state
-	t.Run("live", func(t *testing.T) {
-		r := newRig(t)
-		req := r.request("a")
-		r.publish(req)
-		r.rewrite(func(fields map[string]json.RawMessage) { fields["former"] = former })
-		for range 2 {
-			r.restart()
-			if n := len(r.records()); n != 2 || r.other.imported[req.ID] != "old state" {
-				t.Errorf("%d records, imported %v", n, r.other.imported)
-			}
-		}
-		r.background()
-		testkit.Eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
-		r.wantReleases(0, 1)
-		r.wantLive("fake")
-	})
-	t.Run("gone", func(t *testing.T) {
-		r := newRig(t)
-		req := r.request("a")
-		r.publish(req)
-		r.rewrite(func(fields map[string]json.RawMessage) {
-			fields["former"], fields["leaving"] = former, json.RawMessage("true")
-		})
-		old := r.records()[0]
-		r.restart()
-		if _, err := os.Lstat(old); !os.IsNotExist(err) || len(r.records()) != 2 || r.Count() != 0 {
-			t.Errorf("%s: %v; the records are %v", filepath.Base(old), err, r.records())
-		}
-		r.background()
-		testkit.Eventually(t, "the records are gone", func() bool { return len(r.records()) == 0 })
-		r.wantReleases(1, 1)
 	})
 }
 

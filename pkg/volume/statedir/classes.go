@@ -146,9 +146,9 @@ func (f *classFiles) load(key, name string) (*class.Class, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := decodeClass(data)
-		if err != nil {
-			return nil, err
+		c := &class.Class{}
+		if json.Unmarshal(data, c) != nil {
+			return nil, errCorrupt
 		}
 		file = &classFile{class: c}
 		file.charge = f.budget.Adopt(budget.Owner{Namespace: c.Namespace}, budget.Records, stateCost(len(data)))
@@ -157,14 +157,6 @@ func (f *classFiles) load(key, name string) (*class.Class, error) {
 	file.users++
 	f.users[key] = classUse{name, file.class}
 	return file.class, nil
-}
-
-func decodeClass(data []byte) (*class.Class, error) {
-	c := &class.Class{}
-	if json.Unmarshal(data, c) != nil {
-		return nil, errCorrupt
-	}
-	return c, nil
 }
 
 func (f *classFiles) read(name string) ([]byte, error) {

@@ -34,15 +34,6 @@ type wire struct {
 	Tokens    identity.Plain    `json:"tokens,omitempty"`
 	Secrets   map[string]string `json:"secrets,omitempty"`
 	ClassFile string            `json:"classFile,omitempty"`
-	// Records of earlier versions contain the class, and the other providers that
-	// still had credentials of the volume.
-	LastClass json.RawMessage  `json:"lastClass,omitempty"`
-	Former    []formerProvider `json:"former,omitempty"`
-}
-
-type formerProvider struct {
-	Provider string `json:"provider"`
-	State    []byte `json:"state,omitempty"`
 }
 
 // encodeRecord returns the parts of the file, in order. One of them uses the buffer.
@@ -72,16 +63,16 @@ func encodeRecord(r *volume.Record, classFile string, buffer *bytes.Buffer) ([][
 // errCorrupt is in the error of each file that Load cannot use.
 var errCorrupt = errors.New("corrupt record")
 
-// decodeRecord returns the record without its class; the wire has the name of the
-// class's file. Its errors quote nothing of the file, which may contain tokens.
-func decodeRecord(data []byte) (*volume.Record, *wire, error) {
+// decodeRecord returns the record without its class, and the name of the class's file.
+// Its errors quote nothing of the record's file, which may contain tokens.
+func decodeRecord(data []byte) (_ *volume.Record, classFile string, err error) {
 	w, state, err := decodeWire(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	r := w.Record
 	if r.Tokens, err = w.Tokens.Tokens(); err != nil || r.ID == "" || r.Target == "" {
-		return nil, nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
+		return nil, "", fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))
@@ -92,7 +83,7 @@ func decodeRecord(data []byte) (*volume.Record, *wire, error) {
 	if len(state) > 0 {
 		r.ProviderState = secret.NewBytes(state)
 	}
-	return r, w, nil
+	return r, w.ClassFile, nil
 }
 
 func decodeWire(data []byte) (w *wire, state []byte, err error) {

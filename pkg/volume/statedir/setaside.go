@@ -1,7 +1,6 @@
 package statedir
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"slices"
@@ -16,8 +15,8 @@ const (
 	// longestSetAside for how long.
 	maxSetAside     = 256
 	longestSetAside = 7 * 24 * time.Hour
-	// maxDescription bounds a description in bytes.
-	maxDescription = 4 << 10
+	// maxReason bounds the reason in a description, in bytes.
+	maxReason = 1 << 10
 )
 
 // description is left in place of a record that cannot be read. The record
@@ -30,41 +29,44 @@ type description struct {
 	Modified time.Time `json:"modified"`
 }
 
-// setAside puts a description in the place of a record that cannot be read.
+// setAside replaces a record that cannot be read by its description. If there is no
+// room for that, it leaves an empty file.
 func (s *Store) setAside(name string, why error) volume.BadRecord {
 	aside := name + corruptSuffix
 	bad := volume.BadRecord{Key: keyOf(name), File: s.dir.path(aside), Err: why}
 	s.log.Error("setting a record aside; kubelet's next republish makes a new one", logkey.File, s.dir.path(name), logkey.Aside, bad.File, logkey.Error, why)
-	if err := s.dir.rename(name, aside); err != nil {
-		s.log.Error("setting a record aside failed", logkey.File, s.dir.path(name), logkey.Error, err)
-		bad.File = s.dir.path(name)
-		return bad
-	}
-	s.describe(aside, why.Error())
-	return bad
-}
-
-// describe replaces what was set aside by its description. What cannot be
-// described is emptied.
-func (s *Store) describe(name, why string) {
-	d := description{SetAside: time.Now().UTC(), Reason: why[:min(len(why), maxDescription/4)]}
-	if size, modified, err := s.dir.stat(name); err == nil {
-		d.Bytes, d.Modified = size, modified.UTC()
-	}
-	data, err := json.Marshal(d)
+	err := s.describe(name, aside, why.Error())
 	if err == nil {
-		err = s.dir.replace(name, [][]byte{append(data, '\n')})
-	}
-	if err != nil {
+		err = s.dir.remove(name)
+	} else {
 		s.log.Error("describing a record that was set aside", logkey.File, s.dir.path(name), logkey.Error, err)
 		if err := s.dir.write(name, nil); err != nil {
 			s.log.Error("emptying a record that was set aside", logkey.File, s.dir.path(name), logkey.Error, err)
 		}
+		err = s.dir.rename(name, aside)
 	}
+	if err != nil {
+		s.log.Error("setting a record aside failed", logkey.File, s.dir.path(name), logkey.Error, err)
+		bad.File = s.dir.path(name)
+	}
+	return bad
 }
 
-// pruneSetAside looks after what was set aside earlier: descriptions, of which the
-// newest are kept for a while, and records as earlier versions set them aside.
+// describe writes the description of a record.
+func (s *Store) describe(name, aside, why string) error {
+	d := description{SetAside: time.Now().UTC(), Reason: why[:min(len(why), maxReason)]}
+	if size, modified, err := s.dir.stat(name); err == nil {
+		d.Bytes, d.Modified = size, modified.UTC()
+	}
+	data, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return s.dir.replace(aside, [][]byte{append(data, '\n')})
+}
+
+// pruneSetAside removes the descriptions that are old or too many, and returns the
+// others.
 func (s *Store) pruneSetAside(names []string) []string {
 	age := func(name string) time.Duration {
 		_, modified, err := s.dir.stat(name)
@@ -80,26 +82,8 @@ func (s *Store) pruneSetAside(names []string) []string {
 			_ = s.dir.remove(name)
 			continue
 		}
-		if !s.isDescription(name) {
-			s.describe(name, "set aside by an earlier version of the driver")
-		}
 		left = append(left, name)
 	}
 	slices.Sort(left)
 	return left
-}
-
-func (s *Store) isDescription(name string) bool {
-	size, _, err := s.dir.stat(name)
-	if err != nil || size > maxDescription {
-		return false
-	}
-	data, err := s.dir.read(name)
-	if err != nil {
-		return false
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	var d description
-	return len(data) == 0 || dec.Decode(&d) == nil && !d.SetAside.IsZero() && !dec.More()
 }

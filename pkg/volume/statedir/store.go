@@ -18,7 +18,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -246,10 +245,10 @@ func (s *Store) Load() (volume.Loaded, error) {
 			classes = append(classes, name)
 		case strings.HasSuffix(name, recordSuffix):
 			there[name] = true
-			if records, err := s.load(name); err != nil {
+			if r, err := s.load(name); err != nil {
 				out.SetAside = append(out.SetAside, s.setAside(name, err))
 			} else {
-				out.Records = append(out.Records, records...)
+				out.Records = append(out.Records, r)
 			}
 		}
 	}
@@ -265,14 +264,13 @@ func (s *Store) Load() (volume.Loaded, error) {
 // errTooLong reports a file that is too long to read.
 var errTooLong = fmt.Errorf("%w: it is longer than any that this driver writes", errCorrupt)
 
-// load returns the record in a file. A file of an earlier version may become several
-// records.
-func (s *Store) load(name string) ([]*volume.Record, error) {
+// load returns the record in a file.
+func (s *Store) load(name string) (*volume.Record, error) {
 	data, err := s.dir.read(name)
 	if err != nil {
 		return nil, err
 	}
-	r, w, err := decodeRecord(data)
+	r, className, err := decodeRecord(data)
 	if err != nil {
 		return nil, err
 	}
@@ -280,55 +278,20 @@ func (s *Store) load(name string) ([]*volume.Record, error) {
 	case fileOf(r.Key()):
 	case fileOf(r.ForRevocation().Key()): // a crash interrupted Leave
 		r.Leaving = true
-	case fileOf(r.ID): // an earlier version wrote it
 	default:
 		return nil, fmt.Errorf("%w: it is of another volume", errCorrupt)
 	}
 	r.MapMoments(clock.At(time.Now(), s.Boot).Restored(r.Stamp))
-	switch {
-	case w.ClassFile != "":
-		r.LastClass, err = s.classes.load(r.Key(), w.ClassFile)
-	case len(w.LastClass) > 0: // of an earlier version
-		r.LastClass, err = decodeClass(w.LastClass)
+	if className != "" {
+		r.LastClass, err = s.classes.load(r.Key(), className)
 	}
 	if err != nil {
 		s.log.Error("reading the class in a volume's record; the volume continues with the current one", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
 	}
 	s.mu.Lock()
-	s.charges[r.Key()].Release() // a crash interrupted a conversion
+	defer s.mu.Unlock()
 	s.charges[r.Key()] = s.budget.Adopt(s.owner(r), budget.Records, stateCost(len(data)))
-	s.mu.Unlock()
-	return s.convert(name, r, w.Former), nil
-}
-
-// convert converts a record of an earlier version. There, the record of a pending
-// revocation had the file name of a live volume's record, and a record listed the
-// other providers that still had credentials of the volume. Each of those becomes a
-// revocation.
-func (s *Store) convert(name string, r *volume.Record, former []formerProvider) []*volume.Record {
-	if name == fileOf(r.Key()) && len(former) == 0 {
-		return []*volume.Record{r}
-	}
-	var out []*volume.Record
-	if r.Provider != "" || !r.Leaving {
-		out = append(out, r)
-	}
-	for _, f := range former {
-		l := r.ForRevocation()
-		l.Provider, l.ProviderState = f.Provider, secret.NewBytes(f.State)
-		out = append(out, l)
-	}
-	for i := range out { // the file that was read is written last: after a crash, convert runs again
-		l := out[len(out)-1-i]
-		if err := s.Put(l); err != nil {
-			s.log.Error("converting the record of an earlier version", logkey.Volume, l.ID, logkey.Provider, l.Provider, logkey.Error, err)
-			return out
-		}
-	}
-	if r.Leaving {
-		_ = s.dir.remove(name)
-	}
-	return out
+	return r, nil
 }
 
 func keyOf(name string) string { return strings.TrimSuffix(name, recordSuffix) }
