@@ -4,7 +4,6 @@ package export
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -57,9 +56,8 @@ func Results() []Result { return []Result{Sent, Failed, Dropped} }
 
 // Exporter sends spans in the background.
 type Exporter struct {
-	tracer   *trace.Tracer
-	provider *sdk.TracerProvider
-	queue    *queue
+	tracer *trace.Tracer
+	queue  *queue // nil for none
 }
 
 // New makes an Exporter. It does not wait for a collector. It logs and ignores a
@@ -84,10 +82,8 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
 	q := newQueue(to, s, c)
-	e := &Exporter{queue: q}
-	e.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithSpanProcessor(q))
-	e.tracer = trace.New(e.provider, s.propagator, c.Version)
-	return e, nil
+	provider := sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithSpanProcessor(q))
+	return &Exporter{trace.New(provider, s.propagator, c.Version), q}, nil
 }
 
 // Tracer returns nil if the environment switches traces off.
@@ -95,18 +91,12 @@ func (e *Exporter) Tracer() *trace.Tracer { return e.tracer }
 
 // Run sends spans until ctx ends, and then the remaining ones.
 func (e *Exporter) Run(ctx context.Context) error {
-	<-ctx.Done()
-	if e.provider == nil {
+	if e.queue == nil {
+		<-ctx.Done()
 		return nil
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-	defer cancel()
-	err := e.provider.Shutdown(last)
-	e.queue.stop() // a collector that hangs must not delay the end
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		e.queue.log.Debug("ending the sending of traces", logkey.Error, err)
-	}
-	return nil
+	e.queue.run(ctx)
+	return e.queue.to.Shutdown(context.WithoutCancel(ctx)) // nothing is on its way
 }
 
 // ignored is the log line for a setting without effect.
@@ -129,12 +119,12 @@ func (sink) Init(logr.RuntimeInfo) {}
 func (sink) Enabled(int) bool { return true }
 
 // Info implements logr.LogSink. The SDK reports variables that are no numbers here,
-// with their names and values. Those of the batch processor are reported already.
+// with their names and values.
 func (s sink) Info(_ int, about string, of ...any) {
 	if len(of) == 0 || !strings.HasPrefix(about, "Got invalid value") {
 		return
 	}
-	if name, ok := of[0].(string); ok && !strings.HasPrefix(name, bsp) {
+	if name, ok := of[0].(string); ok {
 		s.log.Warn(ignored, logkey.Setting, name, logkey.Failed, about)
 	}
 }

@@ -98,6 +98,7 @@ func TestEnvironment(t *testing.T) {
 		{"a bad queue", map[string]string{"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, false, nil, "OTEL_BSP_MAX_QUEUE_SIZE"},
 		{"a bad switch", map[string]string{"OTEL_SDK_DISABLED": "1"}, false, nil, "OTEL_SDK_DISABLED"},
 		{"no delay", map[string]string{"OTEL_BSP_SCHEDULE_DELAY": "0"}, false, nil, "OTEL_BSP_SCHEDULE_DELAY"},
+		{"a delay of ages", map[string]string{"OTEL_BSP_SCHEDULE_DELAY": "9223372036854775807"}, false, nil, "OTEL_BSP_SCHEDULE_DELAY"},
 		{"a delay with a unit", map[string]string{"OTEL_BSP_SCHEDULE_DELAY": "5s"}, false, nil, "OTEL_BSP_SCHEDULE_DELAY"},
 		{"a negative time", map[string]string{"OTEL_BSP_EXPORT_TIMEOUT": "-1"}, false, nil, "OTEL_BSP_EXPORT_TIMEOUT"},
 		{"a bad limit", map[string]string{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, false, nil, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"},

@@ -2,8 +2,10 @@ package export
 
 import (
 	"cmp"
+	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -27,17 +29,17 @@ const bsp = "OTEL_BSP_"
 type settings struct {
 	off        bool
 	propagator propagation.TextMapPropagator
-	queue      int
-	batch      int
-	// delay is the time between two batches, timeout that for one, in milliseconds.
-	// The SDK would never rest at a delay of 0.
-	delay, timeout int
+	most       int // spans in the queue
+	batch      int // spans in a request
+	// delay is how long a span waits at most, timeout how long a request takes.
+	delay, timeout time.Duration
 }
 
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
 	ignore := func(name, value string) { c.Logger.Warn(ignored, logkey.Setting, name, logkey.Value, value) }
-	s := settings{queue: defaultQueue, batch: defaultBatch, delay: sdk.DefaultScheduleDelay, timeout: sdk.DefaultExportTimeout}
+	s := settings{most: defaultQueue, batch: defaultBatch}
+	delay, timeout := sdk.DefaultScheduleDelay, sdk.DefaultExportTimeout // ms
 	switch off := get("OTEL_SDK_DISABLED"); off {
 	case "", "false":
 	case "true":
@@ -69,15 +71,16 @@ func settingsOf(c Config) settings {
 	}
 	s.propagator = propagation.NewCompositeTextMapPropagator(use...)
 	for name, to := range map[string]*int{
-		bsp + "MAX_QUEUE_SIZE": &s.queue, bsp + "MAX_EXPORT_BATCH_SIZE": &s.batch, bsp + "SCHEDULE_DELAY": &s.delay, bsp + "EXPORT_TIMEOUT": &s.timeout,
+		bsp + "MAX_QUEUE_SIZE": &s.most, bsp + "MAX_EXPORT_BATCH_SIZE": &s.batch, bsp + "SCHEDULE_DELAY": &delay, bsp + "EXPORT_TIMEOUT": &timeout,
 	} {
 		text := get(name)
-		if n, err := strconv.Atoi(text); err == nil && n > 0 {
+		if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= math.MaxInt32 {
 			*to = n
 		} else if text != "" {
 			ignore(name, text)
 		}
 	}
-	s.batch = min(s.batch, s.queue)
+	s.batch = min(s.batch, s.most)
+	s.delay, s.timeout = time.Duration(delay)*time.Millisecond, time.Duration(timeout)*time.Millisecond
 	return s
 }
