@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -76,6 +77,8 @@ type Log struct {
 	c     Config
 	out   *sink.Writer
 	queue chan *line
+	// unwritten counts the lines in the queue and those on their way to the file.
+	unwritten atomic.Int64
 
 	mu   sync.Mutex
 	lost int // lines that were lost since the last one found room
@@ -118,9 +121,10 @@ func (l *Log) Observe(o volume.Outcome) {
 
 // enqueue adds a line to the queue. The caller holds the mutex.
 func (l *Log) enqueue(x *line) {
-	x.lose(l.lost)
+	x.Lost += l.lost
 	select {
 	case l.queue <- x:
+		l.unwritten.Add(1)
 		l.lost = 0
 	default:
 		l.lost++
@@ -154,7 +158,7 @@ func (l *Log) Run(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(flushTime):
-		l.c.Logger.Error("the audit log takes no more lines; those that wait are lost", logkey.Path, l.c.Path, logkey.Lines, len(l.queue))
+		l.c.Logger.Error("the audit log takes no more lines; those that wait are lost", logkey.Path, l.c.Path, logkey.Lines, l.unwritten.Load())
 	}
 	return nil
 }

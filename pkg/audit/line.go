@@ -59,9 +59,6 @@ type line struct {
 	Chain *chain.Link `json:"chain,omitempty"`
 
 	at time.Time
-	// text is the encoded line if it was needed before; nil if a field has changed
-	// since.
-	text []byte
 }
 
 // buffers are for encoding. A line in the queue takes only its own length.
@@ -122,20 +119,21 @@ func newLine(node string, at time.Time) *line {
 	return &line{APIVersion: apiVersion, Time: at.UTC().Format(timeFormat), Event: lost, Node: node, at: at}
 }
 
-// lose adds lines that were lost before this one.
-func (l *line) lose(lines int) {
-	if lines > 0 {
-		l.Lost += lines
-		l.text = nil
+// size returns about how many bytes the line takes. It is known before the line is
+// encoded, which the goroutine that writes does.
+func (l *line) size() int {
+	const names = 900 // of fields, and values of a bounded length
+	n := names + len(l.Error)
+	for _, o := range l.Objects {
+		n += len(`{"id":"","version":""},`) + len(o.ID) + len(o.Version)
 	}
-}
-
-// encoded is encode, but encodes an unchanged line only once.
-func (l *line) encoded() []byte {
-	if l.text == nil {
-		l.text = l.encode()
+	for _, id := range l.CorrelationIDs {
+		n += len(`"",`) + len(id)
 	}
-	return l.text
+	for _, t := range l.Tokens {
+		n += len(`{"audience":"","jti":""},`) + len(t.Audience) + len(t.JTI)
+	}
+	return n
 }
 
 // encode returns the line with its end.
@@ -235,7 +233,6 @@ func (l *line) shorten(versions []provider.Version) {
 	if len(versions) > 0 {
 		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = nil, len(versions), provider.Digest(versions)
 	}
-	l.text = nil
 }
 
 func (l *line) addIDs(ids []string) {

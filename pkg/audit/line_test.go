@@ -274,3 +274,20 @@ func TestEveryKind(t *testing.T) {
 		})
 	}
 }
+
+// TestSize: the budgets of namespaces count bytes of lines before these are encoded.
+func TestSize(t *testing.T) {
+	lines := examples()
+	long := *lines[0]
+	long.Error = strings.Repeat("x", maxErrorBytes)
+	for range 1000 {
+		long.Objects = append(long.Objects, object{"team/database/password", "12"})
+		long.CorrelationIDs = append(long.CorrelationIDs, "0af76519-16cd-43dd-8448-eb211c80319c")
+		long.Tokens = append(long.Tokens, token{"vault", "0af76519-16cd-43dd-8448-eb211c80319c"})
+	}
+	for _, l := range append(lines, &long) {
+		if size, encoded := l.size(), len(l.encode()); size < encoded || size > encoded+900 {
+			t.Errorf("%d bytes, of which %d are counted: %.200s", encoded, size, l.encode())
+		}
+	}
+}

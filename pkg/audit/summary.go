@@ -61,7 +61,7 @@ func (l *Log) afford(x *line, namespace string) bool {
 		b = rate.NewLimiter(namespacePerSecond, namespaceBurst)
 		l.budgets[namespace] = b
 	}
-	return b.AllowN(x.at, len(x.encoded()))
+	return b.AllowN(x.at, x.size())
 }
 
 // sumUp adds a refresh to the summary, which has the last refresh, the number of

@@ -24,12 +24,38 @@ func (l *Log) write(ctx context.Context) {
 		case <-tick.C:
 			l.endSummaries(time.Now().Add(-summaryTime))
 		case x := <-l.queue:
-			w.put(ctx, x)
+			w.put(ctx, w.gather(ctx, x))
 		case <-ctx.Done():
 			w.drain(ctx)
 			return
 		}
 	}
+}
+
+// gatherTime is how long a line waits for others, so that starting pods do not cost a
+// write for each line; gatherBytes is how many bytes of lines are written at once.
+const (
+	gatherTime  = 20 * time.Millisecond
+	gatherBytes = 64 << 10
+)
+
+// gather returns a line of the queue together with those that follow it soon.
+func (w *writer) gather(ctx context.Context, first *line) []*line {
+	select {
+	case <-time.After(gatherTime):
+	case <-ctx.Done():
+	}
+	lines := []*line{first}
+	for size := first.size(); size < gatherBytes; {
+		select {
+		case x := <-w.queue:
+			lines = append(lines, x)
+			size += x.size()
+		default:
+			return lines
+		}
+	}
+	return lines
 }
 
 // drain writes the lines in the queue at the stop, and logs how many were lost
@@ -39,7 +65,7 @@ func (w *writer) drain(ctx context.Context) {
 	for {
 		select {
 		case x := <-w.queue:
-			w.put(ctx, x)
+			w.put(ctx, w.gather(ctx, x))
 			continue
 		default:
 		}
@@ -51,27 +77,37 @@ func (w *writer) drain(ctx context.Context) {
 	if lost+w.dropped > 0 {
 		x := newLine(w.c.Node, time.Now())
 		x.Lost = lost
-		w.put(ctx, x)
+		w.unwritten.Add(1)
+		w.put(ctx, []*line{x})
 	}
 }
 
-// put writes a line, and tries again until it succeeds, while other lines wait in
-// the queue. After the end of ctx it tries once.
-func (w *writer) put(ctx context.Context, x *line) {
-	x.lose(w.dropped)
+// put writes lines, and tries again until it succeeds, while other lines wait in the
+// queue. After the end of ctx it tries once.
+func (w *writer) put(ctx context.Context, lines []*line) {
+	lines[0].Lost += w.dropped
 	w.dropped = 0
-	text := x.encoded()
+	texts := make([][]byte, len(lines))
+	for i, x := range lines {
+		texts[i] = x.encode()
+	}
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := w.out.Write(text)
+		n, err := w.out.Write(texts...)
+		for range n {
+			w.c.Meter.AuditWritten()
+		}
+		w.c.Meter.AuditChain(w.out.Seq())
+		w.unwritten.Add(-int64(n))
+		lines, texts = lines[n:], texts[n:]
 		w.note(err)
 		switch {
 		case err == nil:
-			w.c.Meter.AuditWritten()
-			w.c.Meter.AuditChain(w.out.Seq())
 			return
 		case ctx.Err() != nil:
-			w.dropped = x.Lost + 1
-			w.c.Meter.AuditLost()
+			for _, x := range lines {
+				w.dropped += x.Lost + 1
+				w.c.Meter.AuditLost()
+			}
 			return
 		}
 		select {

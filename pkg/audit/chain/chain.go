@@ -37,10 +37,12 @@ type Head struct {
 	ID string `json:"id"`
 	// Seq is 0 if no line of the chain is written.
 	Seq uint64 `json:"seq"`
-	// Hash is the hash that the next line gets, of the last line. Before is that of
-	// the line before the last.
-	Hash   string `json:"hash,omitempty"`
-	Before string `json:"before,omitempty"`
+	// Hash is the hash that the next line gets, of the last line.
+	Hash string `json:"hash,omitempty"`
+	// Before and BeforeSeq are the hash and the number of the line before those that
+	// were written together with the last.
+	Before    string `json:"before,omitempty"`
+	BeforeSeq uint64 `json:"beforeSeq,omitempty"`
 }
 
 // Begin returns the head of a new chain. last is the last existing line, without
@@ -54,10 +56,10 @@ func Begin(last []byte) Head {
 }
 
 // After returns the head for the next line, if the last line of the file is known:
-// that of the line before, if the line of h was never written.
+// that of the line before, if the lines of h were never written.
 func (h Head) After(last []byte) Head {
 	if len(last) > 0 && hash(last) == h.Before {
-		h.Seq, h.Hash, h.Before = h.Seq-1, h.Before, ""
+		return Head{ID: h.ID, Seq: h.BeforeSeq, Hash: h.Before}
 	}
 	return h
 }
@@ -78,7 +80,7 @@ func (h Head) Add(text, line []byte) ([]byte, Head) {
 		text = append(text, '"')
 	}
 	text = append(text, "}}"...)
-	next := Head{ID: h.ID, Seq: h.Seq + 1, Hash: hash(text[begin:]), Before: h.Hash}
+	next := Head{ID: h.ID, Seq: h.Seq + 1, Hash: hash(text[begin:])}
 	return append(text, '\n'), next
 }
 
@@ -90,14 +92,14 @@ func hash(line []byte) string {
 // Encode returns the head as text of a fixed length, so that a later head
 // overwrites it in one write.
 func (h Head) Encode() []byte {
-	text := fmt.Appendf(make([]byte, 0, headSize), `{"id":%q,"seq":%d,"hash":%q,"before":%q}`, h.ID, h.Seq, h.Hash, h.Before)
+	text := fmt.Appendf(make([]byte, 0, headSize), `{"id":%q,"seq":%d,"hash":%q,"before":%q,"beforeSeq":%d}`, h.ID, h.Seq, h.Hash, h.Before, h.BeforeSeq)
 	for len(text) < headSize-1 {
 		text = append(text, ' ')
 	}
 	return append(text, '\n')
 }
 
-// headSize is the length of two hashes, an id and the largest number.
+// headSize is the length of two hashes, an id and two of the largest numbers.
 const headSize = 256
 
 // DecodeHead reads the result of Encode.

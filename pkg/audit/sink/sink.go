@@ -14,10 +14,11 @@ import (
 	"syscall"
 )
 
-// Sink writes lines. Each line is one write, so that two processes can share a
-// file, for example during an upgrade.
+// Sink writes lines. Each call is one write, so that two processes can share a file,
+// for example during an upgrade.
 type Sink interface {
-	Write(line []byte) error
+	// Write writes whole lines, and returns how many bytes of them are written.
+	Write(text []byte) (int, error)
 	// Last returns the last complete line of JSON, without its end; nil if there is
 	// none, or if it cannot be read.
 	Last() ([]byte, error)
@@ -33,32 +34,30 @@ func Open(path string, stdout io.Writer) (Sink, error) {
 	return f, f.open()
 }
 
-// lines writes each line whole. After a part of a line, which a full disk leaves, it
-// begins a new line.
+// lines begins a new line after a part of a line, which a full disk leaves.
 type lines struct {
 	w    io.Writer
 	torn bool // w ends in the middle of a line
 }
 
-func (s *lines) write(line []byte) error {
+func (s *lines) write(text []byte) (int, error) {
+	before := 0
 	if s.torn {
-		line = append([]byte("\n"), line...)
+		before = 1
+		text = append([]byte("\n"), text...)
 	}
-	n, err := s.w.Write(line)
+	n, err := s.w.Write(text)
 	if n > 0 {
-		s.torn = line[n-1] != '\n'
+		s.torn = text[n-1] != '\n'
 	}
-	if s.torn && n == len(line)-1 {
-		return nil // only its end is missing, and comes with the next line
-	}
-	return err
+	return max(n-before, 0), err
 }
 
 // stream is standard output, which the sink does not close.
 type stream struct{ lines }
 
 // Write implements Sink.
-func (s *stream) Write(line []byte) error { return s.write(line) }
+func (s *stream) Write(text []byte) (int, error) { return s.write(text) }
 
 // Last implements Sink: a stream cannot be read back.
 func (*stream) Last() ([]byte, error) { return nil, nil }
@@ -108,13 +107,13 @@ func cutOff(f *os.File, size int64) bool {
 }
 
 // Write implements Sink.
-func (s *file) Write(line []byte) error {
+func (s *file) Write(text []byte) (int, error) {
 	if now, err := os.Stat(s.path); err != nil || s.f == nil || !os.SameFile(now, s.info) {
 		if err := s.open(); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return s.write(line)
+	return s.write(text)
 }
 
 // longest is how many bytes of a file's end are read to find its last line.

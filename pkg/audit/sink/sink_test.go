@@ -21,7 +21,8 @@ func open(t *testing.T, path string) *file {
 
 func write(t *testing.T, f *file, text string) {
 	t.Helper()
-	testkit.Must(t, f.Write([]byte(text+"\n")))
+	_, err := f.Write([]byte(text + "\n"))
+	testkit.Must(t, err)
 }
 
 func want(t *testing.T, path, text string) {
@@ -64,7 +65,7 @@ func TestDirectoryComesBack(t *testing.T) {
 	testkit.Must(t, os.Mkdir(dir, 0o700))
 	f := open(t, filepath.Join(dir, "audit.log"))
 	testkit.Must(t, os.RemoveAll(dir))
-	if f.Write([]byte("1\n")) == nil {
+	if _, err := f.Write([]byte("1\n")); err == nil {
 		t.Error("a line went into a file that nobody can find")
 	}
 	testkit.Must(t, os.Mkdir(dir, 0o700))

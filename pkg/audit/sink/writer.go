@@ -3,6 +3,7 @@ package sink
 import (
 	"io"
 	"log/slog"
+	"sort"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -24,7 +25,7 @@ type Writer struct {
 	begun  bool
 	head   chain.Head
 	warned bool
-	text   []byte // of the last line, with its link
+	text   []byte // of the last lines, with their links
 }
 
 // OpenChain opens the file, or uses stdout for the path "-". With the first line,
@@ -59,23 +60,34 @@ func (w *Writer) begin() error {
 	return nil
 }
 
-// Write writes a line, a JSON object with its end, and adds its link. After an
-// error the caller may write the same line again, or another one.
-func (w *Writer) Write(line []byte) error {
+// Write writes lines, each a JSON object with its end, and adds their links. It
+// returns how many are written, which are all without an error. After an error the
+// caller may write the others again, or other ones.
+func (w *Writer) Write(lines ...[]byte) (int, error) {
 	if !w.begun {
 		if err := w.begin(); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	text, next := w.head.Add(w.text[:0], line)
-	w.text = text
-	w.save(next) // before the write: what a kill then leaves out shows as a gap
-	if err := w.out.Write(text); err != nil {
-		w.save(w.head)
-		return err
+	w.text = w.text[:0]
+	heads, ends := []chain.Head{w.head}, []int{}
+	for i, line := range lines {
+		var next chain.Head
+		w.text, next = heads[i].Add(w.text, line)
+		heads, ends = append(heads, next), append(ends, len(w.text))
 	}
-	w.head = next
-	return nil
+	last := heads[len(lines)]
+	last.Before, last.BeforeSeq = w.head.Hash, w.head.Seq
+	w.save(last) // before the write: what a kill then leaves out shows as a gap
+	bytes, err := w.out.Write(w.text)
+	// A line whose end is missing is written: the end comes with the next line.
+	n := sort.Search(len(ends), func(i int) bool { return ends[i]-1 > bytes })
+	w.head = heads[n]
+	if n == len(lines) {
+		return n, nil
+	}
+	w.save(w.head)
+	return n, err
 }
 
 func (w *Writer) save(h chain.Head) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func process(t *testing.T, path string, o *out, m Memory, lines int) *Writer {
 	w, err := OpenChain(path, o, m, slog.New(slog.DiscardHandler))
 	testkit.Must(t, err)
 	for range lines {
-		testkit.Must(t, w.Write([]byte(plain)))
+		testkit.Must(t, w.write(plain))
 	}
 	t.Cleanup(w.Close)
 	return w
@@ -71,6 +72,16 @@ func holds(t *testing.T, names ...string) *chain.Verifier {
 		testkit.Must(t, v.Read(filepath.Base(name), bytes.NewReader(text)))
 	}
 	return v
+}
+
+// write writes lines, each alone.
+func (w *Writer) write(lines ...string) error {
+	for _, line := range lines {
+		if _, err := w.Write([]byte(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func wantChains(t *testing.T, v *chain.Verifier, lines int, chains int) {
@@ -96,7 +107,7 @@ func TestChainOverRestarts(t *testing.T) {
 	// Rotation while the driver runs, and while it does not.
 	w := process(t, path, nil, m, 1)
 	testkit.Must(t, os.Rename(path, path+".2"))
-	testkit.Must(t, w.Write([]byte(plain)))
+	testkit.Must(t, w.write(plain))
 	w.Close()
 	testkit.Must(t, os.Rename(path, path+".1"))
 	process(t, path, nil, m, 1)
@@ -134,19 +145,48 @@ func TestCutWhileTheDriverWasAway(t *testing.T) {
 	}
 }
 
-// A kill between the note of a line and the line leaves out nothing in a file.
-func TestKilledBeforeTheWrite(t *testing.T) {
-	for _, written := range []int{0, 2} {
-		path := filepath.Join(t.TempDir(), "audit.log")
-		m := &memory{}
-		w := process(t, path, nil, m, written)
-		if written == 0 {
-			testkit.Must(t, w.begin())
+// killed is a file whose process is killed after a part of a write.
+type killed struct {
+	Sink
+	part func(text []byte) []byte
+}
+
+func (k killed) Write(text []byte) (int, error) {
+	_, _ = k.Sink.Write(k.part(text))
+	panic(k)
+}
+
+// A kill between the save of the head and the write leaves out nothing in a file. Of lines that
+// are written together, those that a kill cuts off are missing if others are there.
+func TestKilledInAWrite(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		part            func([]byte) []byte
+		lines, together int
+		missing         string
+	}{
+		{"before a line", func(text []byte) []byte { return nil }, 0, 1, ""},
+		{"before several", func(text []byte) []byte { return nil }, 0, 3, ""},
+		{"within the first", func(text []byte) []byte { return text[:50] }, 0, 3, ""},
+		{"after the first of three", func(text []byte) []byte { return text[:bytes.IndexByte(text, '\n')+1] }, 1, 3, "2 lines are missing"},
+	} {
+		for _, written := range []int{0, 2} {
+			path := filepath.Join(t.TempDir(), "audit.log")
+			m := &memory{}
+			w := process(t, path, nil, m, written)
+			w.out = killed{w.out, tc.part}
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = w.Write(slices.Repeat([][]byte{[]byte(plain)}, tc.together)...)
+			}()
+			process(t, path, nil, m, 2)
+			v := holds(t, path)
+			if tc.missing == "" {
+				wantChains(t, v, written+tc.lines+2, 1)
+			} else if len(v.Breaks) != 1 || !strings.Contains(v.Breaks[0].Why, tc.missing) || v.Lines != written+tc.lines+2 {
+				t.Errorf("%s: %d lines, breaks %v", tc.name, v.Lines, v.Breaks)
+			}
 		}
-		_, next := w.head.Add(nil, []byte(plain))
-		testkit.Must(t, m.Save(next))
-		process(t, path, nil, m, 2)
-		wantChains(t, holds(t, path), written+2, 1)
 	}
 }
 
@@ -155,14 +195,14 @@ func TestFailedWritesTakeNoNumber(t *testing.T) {
 	w := process(t, "-", o, m, 0)
 	for range 2 {
 		o.fail = errors.New("full")
-		if w.Write([]byte(plain)) == nil {
+		if w.write(plain) == nil {
 			t.Fatal("it was written")
 		}
 		o.fail = nil
-		testkit.Must(t, w.Write([]byte(plain)))
+		testkit.Must(t, w.write(plain))
 	}
 	o.fail = errors.New("full")
-	_ = w.Write([]byte(plain)) // given up
+	_ = w.write(plain) // given up
 	o.fail = nil
 	process(t, "-", o, m, 1)
 	var v chain.Verifier
@@ -190,14 +230,16 @@ func (o *shortOut) Write(p []byte) (int, error) {
 
 // Standard output may be a file on a full disk.
 func TestPartsOfLinesOnStandardOutput(t *testing.T) {
-	for room := 0; room < 300 && !t.Failed(); room++ {
+	for room := 0; room < 900 && !t.Failed(); room++ {
 		o := &shortOut{room: room}
 		w, err := OpenChain("-", o, nil, slog.New(slog.DiscardHandler))
 		testkit.Must(t, err)
-		for range 3 {
-			if w.Write([]byte(plain)) != nil {
-				testkit.Must(t, w.Write([]byte(plain)))
+		for left := slices.Repeat([][]byte{[]byte(plain)}, 3); len(left) > 0; {
+			n, err := w.Write(left[:min(len(left), 1+room%2)]...)
+			if n == 0 && err == nil {
+				t.Fatal("no line is written, without an error")
 			}
+			left = left[n:]
 		}
 		var v chain.Verifier
 		testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
@@ -211,8 +253,8 @@ func TestBadMemoryBeginsANewChain(t *testing.T) {
 		for range 2 {
 			w, err := OpenChain("-", o, m, slog.New(slog.NewTextHandler(log, nil)))
 			testkit.Must(t, err)
-			testkit.Must(t, w.Write([]byte(plain)))
-			testkit.Must(t, w.Write([]byte(plain)))
+			testkit.Must(t, w.write(plain))
+			testkit.Must(t, w.write(plain))
 			if m.fail == nil {
 				m.text = []byte("no head")
 			}
@@ -239,10 +281,11 @@ func BenchmarkWrite(b *testing.B) {
 				testkit.Must(b, err)
 				w, err := OpenChain(path, nil, endFile{end}, slog.New(slog.DiscardHandler))
 				testkit.Must(b, err)
-				write = w.Write
+				write = func(line []byte) (int, error) { return w.Write(line) }
 			}
 			for b.Loop() {
-				testkit.Must(b, write(line))
+				_, err := write(line)
+				testkit.Must(b, err)
 			}
 		})
 	}

@@ -176,7 +176,7 @@ func (l *Log) put(ctx context.Context, x line) {
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(x) // texts and numbers always encode
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		err := l.out.Write(text.Bytes())
+		_, err := l.out.Write(text.Bytes())
 		if err == nil {
 			l.meter.AuditWritten()
 			return
