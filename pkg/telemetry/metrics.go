@@ -182,9 +182,10 @@ func (p plugins) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// Handler serves the metrics.
+// Handler serves the metrics. They are not compressed: for a scrape of some hundred
+// kilobytes that took half of its CPU time, and a megabyte of memory.
 func (m *Metrics) Handler() http.Handler {
-	scrape := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	scrape := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range m.plugins() {
 			m.KnowProvider(name)
