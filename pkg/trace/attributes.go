@@ -60,14 +60,14 @@ func (s Span) Result(r Result) {
 	if len(r.Asked) > 0 {
 		all = append(all, attribute.StringSlice(KeyAsked, r.Asked[:min(len(r.Asked), maxAsked)]))
 	}
-	s.s.SetAttributes(all...)
+	s.s.set(all...)
 }
 
 // Correlation records the id of the request in the log of the other side; an empty
 // id records nothing.
 func (s Span) Correlation(id string) {
 	if s.On() && id != "" {
-		s.s.SetAttributes(attribute.String(KeyCorrelation, id))
+		s.s.set(attribute.String(KeyCorrelation, id))
 	}
 }
 
@@ -102,5 +102,5 @@ func (s Span) Exchange(x Exchange) {
 	if x.Again > 0 {
 		all = append(all, attribute.Int(KeyResend, x.Again))
 	}
-	s.s.SetAttributes(all...)
+	s.s.set(all...)
 }

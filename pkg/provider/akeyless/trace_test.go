@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -24,17 +23,17 @@ func TestTrace(t *testing.T) {
 	}))
 	defer s.Close()
 	p := newProvider(t, Config{DefaultGateway: s.URL, Settings: endpoint.Settings{MaxRetries: -1}})
-	recorder := tracetest.NewSpanRecorder()
-	tracer := trace.New(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)), propagation.TraceContext{}, "v1")
+	var ended []trace.Ended
+	tracer := trace.New(sdk.NewTracerProvider().Tracer(""), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(t.Context(), "publish", trace.Work{})
 	_, err := p.Fetch(ctx, provider.Request{
 		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},
 		Class: classOf(base(keyAccessType, string(typeAccessKey), keyAccessKey, "key")),
 	})
 	span.End(err)
-	login := recorder.Ended()[0]
-	want := "00-" + span.ID() + "-" + login.SpanContext().SpanID().String() + "-01"
-	if header := <-got; login.Name() != string(endpoint.OpLogin) || header != want {
-		t.Errorf("span %s, traceparent %q, want %q: %v", login.Name(), header, want, err)
+	login := ended[0]
+	want := "00-" + span.ID() + "-" + login.Context.SpanID().String() + "-01"
+	if header := <-got; login.Name != string(endpoint.OpLogin) || header != want {
+		t.Errorf("span %s, traceparent %q, want %q: %v", login.Name, header, want, err)
 	}
 }

@@ -24,6 +24,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
+// scope is the name of the instrumentation in the spans.
+const scope = "github.com/mayfly-csi/mayfly"
+
 // shutdownTime bounds the time for sending the last spans.
 const shutdownTime = 2 * time.Second
 
@@ -77,13 +80,13 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	}
 	// Of gRPC's pool, a batch of spans would take a buffer of 1 MB, and lose it at the next
 	// garbage collection.
-	to, err := otlptracegrpc.New(ctx, otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{}), grpc.WithChainUnaryInterceptor(noteRejection)))
-	if err != nil {
+	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{}), grpc.WithChainUnaryInterceptor(noteRejection)))
+	if err := to.Start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
-	q := newQueue(to, s, c)
-	provider := sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithSpanProcessor(q))
-	return &Exporter{trace.New(provider, s.propagator, c.Version), q}, nil
+	q := newQueue(to, about, s, c)
+	begin := sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithRawSpanLimits(s.limits)).Tracer(scope) // with the sampler of OTEL_TRACES_SAMPLER
+	return &Exporter{trace.New(begin, s.propagator, q.add), q}, nil
 }
 
 // Tracer returns nil if the environment switches traces off.
@@ -96,7 +99,7 @@ func (e *Exporter) Run(ctx context.Context) error {
 		return nil
 	}
 	e.queue.run(ctx)
-	return e.queue.to.Shutdown(context.WithoutCancel(ctx)) // nothing is on its way
+	return e.queue.to.Stop(context.WithoutCancel(ctx)) // nothing is on its way
 }
 
 // ignored is the log line for a setting without effect.

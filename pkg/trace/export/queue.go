@@ -4,56 +4,66 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
-	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/sdk/resource"
 	collectpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/printable"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// queue implements sdk.SpanProcessor: it sends ended spans in batches, and counts
-// the result of each span. The number of unsent spans is bounded, including the batch
-// on its way to a slow collector. Ending a span never blocks, and wakes the goroutine
-// that sends only once a batch is full: that of the SDK's batch processor wakes for
-// every span.
+// queue sends ended spans in batches, and counts the result of each span. The number
+// of unsent spans is bounded, including the batch on its way to a slow collector.
+// Ending a span never blocks, and wakes the goroutine that sends only once a batch is
+// full.
 type queue struct {
-	to sdk.SpanExporter
+	to otlptrace.Client
+	// resource and scope are what all spans are of, encoded.
+	resource, scope []byte
+	schema          string
 	settings
 	count func(Result, int)
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	waiting []sdk.ReadOnlySpan
+	waiting encoded
 	sending int           // spans of the batch on its way
 	full    chan struct{} // has an element once a batch waits
 	failing bool          // used by run only
 }
 
-func newQueue(to sdk.SpanExporter, s settings, c Config) *queue {
-	return &queue{to: to, settings: s, count: c.Count, log: c.Logger, full: make(chan struct{}, 1)}
+// encoded is spans, one after the other.
+type encoded struct {
+	spans []byte
+	ends  []int // of each span
 }
 
-// OnStart implements sdk.SpanProcessor.
-func (*queue) OnStart(context.Context, sdk.ReadWriteSpan) {}
-
-// OnEnd implements sdk.SpanProcessor.
-func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
-	if !s.SpanContext().IsSampled() {
-		return
+func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Config) *queue {
+	return &queue{
+		to: to, settings: s, count: c.Count, log: c.Logger, full: make(chan struct{}, 1),
+		resource: appendAttributes(nil, resourceAttributes, about.Attributes(), -1),
+		schema:   about.SchemaURL(),
+		scope:    appendText(appendText(nil, scopeName, scope), scopeVersion, c.Version),
 	}
+}
+
+// add is for trace.New.
+func (q *queue) add(s *trace.Ended) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting)+q.sending == q.most {
+	if len(q.waiting.ends)+q.sending == q.most {
 		q.count(Dropped, 1)
 		return
 	}
-	q.waiting = append(q.waiting, s)
-	if len(q.waiting)%q.batch == 0 {
+	q.waiting.spans = appendSpan(q.waiting.spans, s, q.limits)
+	q.waiting.ends = append(q.waiting.ends, len(q.waiting.spans))
+	if len(q.waiting.ends)%q.batch == 0 {
 		select {
 		case q.full <- struct{}{}:
 		default: // run has not seen the last one yet, and sends all full batches
@@ -77,8 +87,8 @@ func (q *queue) run(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
-		for spans := q.take(least); len(spans) > 0; spans = q.take(least) {
-			q.send(sending, spans)
+		for m, spans := q.take(least); spans > 0; m, spans = q.take(least) {
+			q.send(sending, m, spans)
 		}
 		if ctx.Err() != nil && least == 1 {
 			return
@@ -86,35 +96,56 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// take takes the next batch if so many spans wait.
-func (q *queue) take(least int) []sdk.ReadOnlySpan {
+// take takes the next batch if so many spans wait: a message, and the number of its
+// spans.
+func (q *queue) take(least int) (*tracepb.ResourceSpans, int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sending = 0
-	if len(q.waiting) < least {
-		return nil
+	w := &q.waiting
+	if len(w.ends) < least {
+		return nil, 0
 	}
-	q.sending = min(len(q.waiting), q.batch)
-	spans := slices.Clone(q.waiting[:q.sending])
-	q.waiting = slices.Delete(q.waiting, 0, q.sending)
-	return spans
+	q.sending = min(len(w.ends), q.batch)
+	end := w.ends[q.sending-1]
+	m := q.message(w.spans[:end])
+	w.spans = append(w.spans[:0], w.spans[end:]...)
+	w.ends = append(w.ends[:0], w.ends[q.sending:]...)
+	for i := range w.ends {
+		w.ends[i] -= end
+	}
+	return m, q.sending
+}
+
+// message returns a message with encoded spans. The client encodes fields that its type
+// does not know as they are.
+func (q *queue) message(spans []byte) *tracepb.ResourceSpans {
+	text := make([]byte, 0, len(spans)+len(q.resource)+len(q.scope)+len(q.schema)+64)
+	text = appendBytes(text, resourceSpansResource, q.resource)
+	text = appendMessage(text, resourceSpansScope, func(text []byte) []byte {
+		return append(appendBytes(text, scopeSpansScope, q.scope), spans...)
+	})
+	text = appendText(text, resourceSpansSchema, q.schema)
+	var m tracepb.ResourceSpans
+	m.ProtoReflect().SetUnknown(text)
+	return &m
 }
 
 // send logs once that the collector does not answer, and once that it answers again.
-func (q *queue) send(ctx context.Context, spans []sdk.ReadOnlySpan) {
+func (q *queue) send(ctx context.Context, m *tracepb.ResourceSpans, spans int) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	var part rejection
-	err := q.to.ExportSpans(context.WithValue(ctx, rejectionKey{}, &part), spans)
-	rejected := int(min(max(part.spans, 0), int64(len(spans))))
+	err := q.to.UploadTraces(context.WithValue(ctx, rejectionKey{}, &part), []*tracepb.ResourceSpans{m})
+	rejected := int(min(max(part.spans, 0), int64(spans)))
 	switch {
 	case err != nil:
-		rejected = len(spans)
+		rejected = spans
 	case rejected > 0:
-		err = fmt.Errorf("the collector rejects %d of %d spans: %s", rejected, len(spans), part.why)
+		err = fmt.Errorf("the collector rejects %d of %d spans: %s", rejected, spans, part.why)
 	}
-	if rejected < len(spans) {
-		q.count(Sent, len(spans)-rejected)
+	if rejected < spans {
+		q.count(Sent, spans-rejected)
 	}
 	if rejected > 0 {
 		q.count(Failed, rejected)
@@ -127,12 +158,6 @@ func (q *queue) send(ctx context.Context, spans []sdk.ReadOnlySpan) {
 	}
 	q.failing = err != nil
 }
-
-// Shutdown implements sdk.SpanProcessor: run ends with its context.
-func (*queue) Shutdown(context.Context) error { return nil }
-
-// ForceFlush implements sdk.SpanProcessor. The driver does not call it.
-func (*queue) ForceFlush(context.Context) error { return nil }
 
 // maxWords bounds the collector's text in the log, in bytes.
 const maxWords = 1000

@@ -13,14 +13,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// The queue is smaller than OpenTelemetry's default of 2,048 spans in batches of
-// 512, which would take two more megabytes of a small process: a span takes about
-// one kilobyte, and more while it is sent. Smaller batches would take more CPU
-// time, because each is a call to the collector.
-const (
-	defaultQueue = 1024
-	defaultBatch = 128
-)
+// defaultBatch is half of OpenTelemetry's: a request takes three times its spans in
+// memory while it is sent.
+const defaultBatch = sdk.DefaultMaxExportBatchSize / 2
 
 // bsp begins the names of the batch processor's variables.
 const bsp = "OTEL_BSP_"
@@ -33,12 +28,13 @@ type settings struct {
 	batch      int // spans in a request
 	// delay is how long a span waits at most, timeout how long a request takes.
 	delay, timeout time.Duration
+	limits         sdk.SpanLimits
 }
 
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
 	ignore := func(name, value string) { c.Logger.Warn(ignored, logkey.Setting, name, logkey.Value, value) }
-	s := settings{most: defaultQueue, batch: defaultBatch}
+	s := settings{most: sdk.DefaultMaxQueueSize, batch: defaultBatch, limits: sdk.NewSpanLimits()}
 	delay, timeout := sdk.DefaultScheduleDelay, sdk.DefaultExportTimeout // ms
 	switch off := get("OTEL_SDK_DISABLED"); off {
 	case "", "false":
