@@ -53,6 +53,7 @@ func (s *Spec) newCredential(r *Request, rd *Reading, hangsOnToken bool, chance 
 	c := &Credential{Reading: rd, id: r.ID, name: r.Name, login: s.Login, ends: rd.End, due: s.dueOf(r, rd.Kind, rd.At, rd.End, chance)}
 	if rd.Kind == Leased && hangsOnToken {
 		c.token, c.known = rd.Token, rd.At
+		c.token.leased.Store(true)
 	}
 	return c
 }
@@ -211,6 +212,14 @@ func (s *credentials) addToken(t *Token) {
 	if !slices.Contains(s.tokens, t) {
 		s.tokens = append(s.tokens, t)
 	}
+}
+
+// takeIdle removes and returns the oldest tokens without leases, if they are too many.
+func (s *credentials) takeIdle(l Login) (idle []*Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens, idle = splitIdle(s.tokens, l, func(t *Token) *Token { return t })
+	return idle
 }
 
 func (s *credentials) hasToken(t *Token) bool {

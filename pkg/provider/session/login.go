@@ -68,6 +68,7 @@ func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Tok
 			return old, nil
 		}
 		t, err := l.shared(ctx, g, l.replaceToken)
+		l.revoke(ctx, l.volume.takeIdle(l.caller.Login))
 		if err != nil && old != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NoToken) {
 			l.config.Logger.Warn("the login could not be renewed, so the old one goes on", logkey.Pod, l.caller.Pod.String(), logkey.Error, err)
 			return old, nil
@@ -146,6 +147,7 @@ func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Tok
 				return t, err
 			}
 		}
+		defer func() { l.revoke(ctx, s.takeIdle(l.caller.Login)) }()
 		state := l.volume.now()
 		switch s {
 		case state.credentials:
@@ -186,6 +188,21 @@ func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token))
 func (l *logins) replaceToken(g *group, t *Token) {
 	if old := g.current.Swap(t); old != nil && old.alive(l.config.Now()) && l.groups.revokesTokens {
 		l.volume.add([]Revocation{{Login: old.Login, Token: old}})
+	}
+}
+
+// revoke revokes tokens before the end of the volume. Those that it cannot revoke now are
+// revoked with the volume.
+func (l *logins) revoke(ctx context.Context, tokens []*Token) {
+	for _, t := range tokens {
+		one := Revocation{Login: t.Login, Token: t}
+		if l.config.DisableRevocation || !t.Take(0) {
+			continue
+		}
+		if err := l.session.Revoke(ctx, one, nil); err != nil {
+			t.giveBack()
+			l.volume.add([]Revocation{one})
+		}
 	}
 }
 

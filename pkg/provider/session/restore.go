@@ -132,10 +132,12 @@ func (r *restorer) token(s tokenState) (*Token, error) {
 	if s.Value == "" || endpoint.HasControl(s.Value) {
 		return nil, fault.New(fault.State, "a token is empty or unusable")
 	}
-	return &Token{
+	t := &Token{
 		Login: l, Value: secret.NewString(s.Value), At: s.At, born: s.Born, renewable: s.Renewable,
 		ttl: s.TTL, due: s.Due, expires: s.Expires, final: s.Final, uses: s.Uses, counted: s.Counted, given: -1,
-	}, nil
+	}
+	t.leased.Store(s.Leased)
+	return t, nil
 }
 
 func (r *restorer) revocations(tokens []tokenState, list []revocationState) (out []Revocation, err error) {
@@ -212,6 +214,7 @@ func (r *restorer) into(s *credentials, state credentialsState) error {
 		switch {
 		case one.Token >= 0 && one.Token < len(tokens):
 			c.token = tokens[one.Token]
+			c.token.leased.Store(true)
 		case rd.Kind == Leased && r.store.Traits().RevokesTokens:
 			continue // its token has expired, and so has it
 		}

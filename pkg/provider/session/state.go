@@ -59,6 +59,8 @@ type tokenState struct {
 	// says.
 	Uses    int  `json:"uses,omitempty"`
 	Counted bool `json:"counted,omitempty"`
+	// Leased says that something was issued with the token.
+	Leased bool `json:"leased,omitempty"`
 	// At is the address that gave the token, if the store has two.
 	At endpoint.Address `json:"at,omitzero"`
 }
@@ -179,7 +181,7 @@ func rawOf(l Login) json.RawMessage {
 func (t *Token) state() tokenState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return tokenState{rawOf(t.Login), t.Value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final, t.uses, t.counted, t.At}
+	return tokenState{rawOf(t.Login), t.Value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final, t.uses, t.counted, t.leased.Load(), t.At}
 }
 
 func (r Revocation) state() revocationState {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,8 @@ type Token struct {
 	// counted says that uses are limited; given is the number at first.
 	counted bool
 	given   int
+	// leased says that something was issued with the token, and ends with it.
+	leased atomic.Bool
 	// foreign says that an address that did not give the token has refused it.
 	foreign atomic.Bool
 
@@ -190,6 +193,29 @@ func (t *Token) catchUp(o *Token) {
 func (t *Token) outlives(o *Token) bool {
 	a, b := t.Expires(), o.Expires()
 	return !b.IsZero() && (a.IsZero() || a.After(b))
+}
+
+// mostIdle bounds the tokens that newer ones have replaced because the store refused
+// requests with them, and that others may still be using. Without a bound, a read that is
+// refused for days would leave one for each refresh.
+const mostIdle = 8
+
+// splitIdle takes the oldest tokens of a login off a list, oldest first, beyond the
+// mostIdle newest. It leaves tokens with leases.
+func splitIdle[T any](list []T, l Login, token func(T) *Token) (rest, idle []T) {
+	n := 0
+	for _, one := range slices.Backward(list) {
+		t := token(one)
+		if t != nil && t.Login == l && !t.leased.Load() {
+			if n++; n > mostIdle {
+				idle = append(idle, one)
+				continue
+			}
+		}
+		rest = append(rest, one)
+	}
+	slices.Reverse(rest)
+	return rest, idle
 }
 
 // AskTwice sends a request with a token. If it is refused, the token may be the reason: it

@@ -220,6 +220,19 @@ func (v *volume) add(list []Revocation) {
 	v.revocations = append(v.revocations, list...)
 }
 
+// takeIdle removes and returns the oldest tokens without leases that are to be revoked, if
+// they are too many.
+func (v *volume) takeIdle(l Login) (tokens []*Token) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var idle []Revocation
+	v.revocations, idle = splitIdle(v.revocations, l, func(r Revocation) *Token { return r.Token })
+	for _, r := range idle {
+		tokens = append(tokens, r.Token)
+	}
+	return tokens
+}
+
 // take removes and returns everything that must be revoked with this volume.
 func (v *volume) take() []Revocation {
 	v.mu.Lock()
