@@ -27,6 +27,9 @@ import (
 // scope is the name of the instrumentation in the spans.
 const scope = "github.com/mayfly-csi/mayfly"
 
+// maxPooled is the size of the buffers for batches, of some 40 KiB.
+const maxPooled = 64 << 10
+
 // shutdownTime bounds the time for sending the last spans.
 const shutdownTime = 2 * time.Second
 
@@ -78,9 +81,8 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
-	// Of gRPC's pool, a batch of spans would take a buffer of 1 MB, and lose it at the next
-	// garbage collection.
-	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{}), grpc.WithChainUnaryInterceptor(noteRejection)))
+	// Of gRPC's own pool, a batch of spans would take a buffer of 1 MB.
+	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NewTieredBufferPool(maxPooled)), grpc.WithChainUnaryInterceptor(noteRejection)))
 	if err := to.Start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}

@@ -35,7 +35,10 @@ type queue struct {
 	waiting encoded
 	sending int           // spans of the batch on its way
 	full    chan struct{} // has an element once a batch waits
-	failing bool          // used by run only
+
+	// Only run uses these.
+	text    []byte // of the batch on its way
+	failing bool
 }
 
 // encoded is spans, one after the other.
@@ -120,12 +123,12 @@ func (q *queue) take(least int) (*tracepb.ResourceSpans, int) {
 // message returns a message with encoded spans. The client encodes fields that its type
 // does not know as they are.
 func (q *queue) message(spans []byte) *tracepb.ResourceSpans {
-	text := make([]byte, 0, len(spans)+len(q.resource)+len(q.scope)+len(q.schema)+64)
-	text = appendBytes(text, resourceSpansResource, q.resource)
+	text := appendBytes(q.text[:0], resourceSpansResource, q.resource)
 	text = appendMessage(text, resourceSpansScope, func(text []byte) []byte {
 		return append(appendBytes(text, scopeSpansScope, q.scope), spans...)
 	})
 	text = appendText(text, resourceSpansSchema, q.schema)
+	q.text = text
 	var m tracepb.ResourceSpans
 	m.ProtoReflect().SetUnknown(text)
 	return &m
