@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -134,7 +135,7 @@ func New(c Config) (*Manager, error) {
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
-	m.reviewer = &reviewer{Config: &m.Config}
+	m.reviewer = &reviewer{Config: &m.Config, validated: bounded.Map[class.Ref, validation]{Most: maxReviewed}, logged: bounded.Map[class.Ref, string]{Most: maxReviewed}}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
 	return m, nil
 }

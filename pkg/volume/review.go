@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -16,19 +16,20 @@ import (
 // maxWarnings bounds the warnings in one message.
 const maxWarnings = 20
 
-// maxVersions bounds the memory of a reviewer.
-const maxVersions = 1024
+// maxReviewed bounds the classes that a reviewer remembers.
+const maxReviewed = 1024
 
-// reviewer checks classes. It remembers the provider's result for each version, and
-// the versions whose warnings are in the log.
+// reviewer checks classes. It remembers the provider's result for the last version of
+// each class, and the last version whose warnings are in the log.
 type reviewer struct {
 	*Config
-	validated versions[validation]
-	logged    versions[struct{}]
+	validated bounded.Map[class.Ref, validation]
+	logged    bounded.Map[class.Ref, string]
 }
 
-// validation is the result of a provider's check of a class.
+// validation is the result of a provider's check of a version of a class.
 type validation struct {
+	version  string
 	warnings []string
 	err      error
 }
@@ -64,11 +65,12 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 }
 
 func (v *reviewer) validate(c *class.Class, by provider.Validator) validation {
-	found, ok := v.validated.get(c)
-	if !ok {
+	found, ok := v.validated.Get(c.Ref)
+	if !ok || c.ResourceVersion == "" || found.version != versionOf(c) {
+		found.version = versionOf(c)
 		found.warnings, found.err = by.Validate(c)
 		found.warnings = first(found.warnings, maxWarnings)
-		v.validated.set(c, found)
+		v.validated.Set(c.Ref, found)
 	}
 	return found
 }
@@ -80,13 +82,13 @@ func (v *reviewer) report(r *run) {
 	if len(r.warnings) == 0 || r.class == nil {
 		return
 	}
-	if _, ok := v.logged.get(r.class); !ok {
-		v.logged.set(r.class, struct{}{})
+	version := versionOf(r.class)
+	if logged, _ := v.logged.Get(r.rec.Class); r.class.ResourceVersion == "" || logged != version {
+		v.logged.Set(r.rec.Class, version)
 		for _, w := range r.warnings {
 			v.Logger.Warn("class warning", logkey.Class, r.rec.Class.String(), logkey.Pod, r.rec.Pod.String(), logkey.Warning, w)
 		}
 	}
-	version := versionOf(r.class)
 	r.warnPod, r.rec.Warned = r.rec.Warned != version, version
 }
 
@@ -95,33 +97,6 @@ func (v *reviewer) report(r *run) {
 func versionOf(c *class.Class) string { return c.UID + " " + c.ResourceVersion }
 
 func sameVersion(a, b *class.Class) bool { return versionOf(a) == versionOf(b) }
-
-// versions maps the last version of each class to a value. The zero value is empty.
-type versions[V any] struct {
-	mu    sync.Mutex
-	known map[class.Ref]version[V]
-}
-
-type version[V any] struct {
-	version string
-	what    V
-}
-
-func (m *versions[V]) get(c *class.Class) (what V, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e, ok := m.known[c.Ref]
-	return e.what, ok && c.ResourceVersion != "" && e.version == versionOf(c)
-}
-
-func (m *versions[V]) set(c *class.Class, what V) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.known == nil || len(m.known) >= maxVersions {
-		m.known = map[class.Ref]version[V]{}
-	}
-	m.known[c.Ref] = version[V]{versionOf(c), what}
-}
 
 // notFollowed warns of objects outside the volume that the class asks for and the
 // driver does not write.

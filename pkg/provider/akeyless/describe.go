@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -46,7 +48,7 @@ type description struct {
 type descriptions struct {
 	conn *conn
 	// kinds and described are the Provider's.
-	kinds     *session.Memory[kindKey, kind]
+	kinds     *bounded.Map[kindKey, kind]
 	described *singleflight.Group[describedKey, *description]
 
 	mu sync.Mutex
@@ -93,7 +95,7 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 			unknown = append(unknown, r)
 		}
 	}
-	session.InParallel(unknown, func(r *session.Request) {
+	parallel.Each(unknown, func(r *session.Request) {
 		if err := s.items.detect(ctx, itemOf(r)); err != nil {
 			mu.Lock()
 			defer mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -22,7 +23,7 @@ type Provider struct {
 	operator endpoint.Operator
 	client   *client
 	// kinds has the kinds of items from their descriptions.
-	kinds     session.Memory[kindKey, kind]
+	kinds     bounded.Map[kindKey, kind]
 	described singleflight.Group[describedKey, *description]
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -83,7 +84,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 		return nil, s.conn.explain(itemOf(rest[0]), err)
 	}
 	var mu sync.Mutex
-	session.InParallel(rest, func(r *session.Request) {
+	parallel.Each(rest, func(r *session.Request) {
 		one := s.finish(ctx, r, got[r], tried[r])
 		mu.Lock()
 		defer mu.Unlock()
@@ -119,7 +120,7 @@ func (s *akeylessSession) texts(ctx context.Context, tokens session.Tokens, list
 	}
 	var mu sync.Mutex
 	got = make(map[*session.Request]session.Read, len(list))
-	session.InParallel(list, func(r *session.Request) {
+	parallel.Each(list, func(r *session.Request) {
 		one, err := s.readTexts(ctx, tokens, []*session.Request{r})
 		read := one[r]
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -69,7 +70,7 @@ func (c *Caller) group() *group {
 }
 
 // Facts has the facts that the store's code has learned about the identity.
-func (c *Caller) Facts() *Memory[string, any] { return &c.run.volume.now().group.facts }
+func (c *Caller) Facts() *bounded.Map[string, any] { return &c.run.volume.now().group.facts }
 
 // Identity returns the caller's identity, as far as it is known.
 func (c *Caller) Identity() Identity { return c.run.volume.now().group.key }
@@ -84,7 +85,7 @@ func (c *Caller) Optional(r *Request) bool { return c.run.spec.optional(r) }
 // the store has refused the request since.
 func (c *Caller) Earlier(r *Request) []*Reading {
 	state := c.run.volume.now()
-	list := []*Reading{state.readings.stored(r.ID), state.group.recent.stored(r.ID)}
+	list := []*Reading{state.readings.Stored(r.ID), state.group.recent.Stored(r.ID)}
 	return slices.DeleteFunc(list, func(rd *Reading) bool { return rd == nil || rd.Absent })
 }
 
@@ -94,7 +95,7 @@ func (c *Caller) Earlier(r *Request) []*Reading {
 // entirely.
 func (c *Caller) Keys(r *Request, k Kind) (keys []string, whole int) {
 	whole = wholeAnswer
-	last := c.run.volume.now().group.recent.stored(r.ID)
+	last := c.run.volume.now().group.recent.Stored(r.ID)
 	if !k.Shareable() {
 		whole = wholeCredential
 		if held := c.run.credentials().get(r.ID); held != nil {

@@ -15,7 +15,7 @@
 //	volume       one volume: its turn; its current identity, and the superseded one until
 //	             the first answer to the current one; what must be revoked with it
 //	group        the volumes of one Identity: its token, and the answers that they share
-//	cache        the last answers of a volume or group, and the time of the last refusal
+//	cache.Cache  the last answers of a volume or group, and the time of the last refusal
 //	             of each
 //	credentials  what was issued for one volume, or for one identity with credentialScope
 //	             serviceAccount, and the tokens of the leases

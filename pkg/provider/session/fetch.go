@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
@@ -190,8 +191,8 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 			}
 		})
 	}
-	InParallel(work, func(do func()) { do() })
-	InParallel(which, func(i int) {
+	parallel.Each(work, func(do func()) { do() })
+	parallel.Each(which, func(i int) {
 		r, res := f.spec.Requests[i], results[i]
 		if errors.Is(res.Err, errPodBound) {
 			f.logins.rejoin()
@@ -219,7 +220,7 @@ func (f *run) fromVolume(r *Request) (Result, bool) {
 	if f.request.Fresh || f.credentials().get(r.ID) != nil {
 		return Result{}, false
 	}
-	rd := f.volume.now().readings.last(r.ID)
+	rd := f.volume.now().readings.Last(r.ID)
 	if !rd.answers(r) || rd.Absent && !f.spec.optional(r) || !recentEnough(rd.Kind, rd.Asked, f.spec.readingDue(r, rd), f.began, true) {
 		return Result{}, false
 	}
@@ -298,7 +299,7 @@ func (f *run) lastGood(r *Request, res Result) Result {
 	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) && inFiles(c.Reading) {
 		return Result{Reading: c.Reading, ends: c.ends, failed: res.Err}
 	}
-	if rd := f.volume.now().readings.stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) && inFiles(rd) {
+	if rd := f.volume.now().readings.Stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) && inFiles(rd) {
 		return Result{Reading: rd, ends: rd.expires(), failed: res.Err}
 	}
 	return res

@@ -5,8 +5,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session/cache"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
@@ -17,7 +19,7 @@ type group struct {
 	current atomic.Pointer[Token]
 	logins  singleflight.Group[struct{}, *Token]
 	reads   singleflight.Group[string, map[string]Read]
-	recent  *cache
+	recent  *cache.Cache[*Reading]
 	// lookups has the checks whether the server knows a token.
 	lookups singleflight.Group[*Token, bool]
 	// credentials are those of scope serviceAccount.
@@ -25,7 +27,7 @@ type group struct {
 	// answeredBy is the store's second address if that answered last, else empty.
 	answeredBy atomic.Pointer[string]
 	// facts has the facts that the store's code has learned about the identity.
-	facts Memory[string, any]
+	facts bounded.Map[string, any]
 	// members has the ids of the volumes, guarded by groups.mu.
 	members map[string]struct{}
 }
@@ -77,7 +79,7 @@ type groups struct {
 	// revokesTokens is that of Traits.
 	revokesTokens bool
 	// podBound has the logins that depend on the pod.
-	podBound Memory[Login, struct{}]
+	podBound bounded.Map[Login, struct{}]
 
 	mu         sync.Mutex
 	byIdentity map[Identity]*group
@@ -116,7 +118,7 @@ func (s *groups) join(key Identity, volume string) *group {
 			s.byIdentity = map[Identity]*group{}
 		}
 		owner := budget.Owner{Namespace: key.Namespace}
-		g = &group{key: key, credentials: newCredentials(s.budget, owner), recent: newCache(s.budget, owner), members: map[string]struct{}{}}
+		g = &group{key: key, credentials: newCredentials(s.budget, owner), recent: cache.New[*Reading](s.budget, owner), members: map[string]struct{}{}}
 		s.byIdentity[key] = g
 	}
 	g.members[volume] = struct{}{}
@@ -135,7 +137,7 @@ func (s *groups) leave(g *group, volume string) []Revocation {
 	if g == nil || s.hasOthers(g, volume) {
 		return nil
 	}
-	g.recent.close()
+	g.recent.Close()
 	list := g.credentials.take()
 	if t := g.current.Swap(nil); t != nil && s.revokesTokens {
 		list = append(list, Revocation{Login: t.Login, Token: t})

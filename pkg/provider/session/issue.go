@@ -30,7 +30,7 @@ func (i *issuer) result(ctx context.Context, r *Request) Result {
 	case err != nil:
 		return Result{Err: err}
 	case c.Absent, c.Kind.Shareable(): // the answer has no lifetime
-		i.run.volume.now().readings.put(r.ID, c.Reading)
+		i.run.volume.now().readings.Put(r.ID, c.Reading)
 		return i.run.spec.result(r, c.Reading)
 	case !c.Answer.Has(r.Keys):
 		return Result{Err: ErrAgain} // it was issued for another volume
@@ -128,7 +128,7 @@ func (i *issuer) refused(r *Request, c *Credential) bool {
 	if i.set == state.credentials || len(i.run.request.Current) > 0 {
 		return false
 	}
-	return !state.group.recent.allows(r.ID, c.Asked)
+	return !state.group.recent.Allows(r.ID, c.Asked)
 }
 
 // wantsLookup reports whether to look the lease up: after an edit, if a user asked for a

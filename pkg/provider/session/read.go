@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
@@ -63,7 +64,7 @@ func (d *reader) taken(ctx context.Context, r *Request, got Read, led bool) Resu
 	case !rd.Kind.Shareable(): // this volume's read has created it
 		return d.run.issued(ctx, r)
 	}
-	d.run.volume.now().readings.put(r.ID, rd)
+	d.run.volume.now().readings.Put(r.ID, rd)
 	return d.run.spec.result(r, rd)
 }
 
@@ -97,7 +98,7 @@ func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 		case one.Err != nil:
 		case one.Kind.Shareable():
 			d.count(false)
-			d.group.recent.put(r.ID, one.Reading)
+			d.group.recent.Put(r.ID, one.Reading)
 		default:
 			d.keep(r, one.Reading)
 		}
@@ -107,7 +108,7 @@ func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 
 // recent returns a recent answer to another volume of the group.
 func (d *reader) recent(r *Request) *Reading {
-	rd := d.group.recent.last(r.ID)
+	rd := d.group.recent.Last(r.ID)
 	switch {
 	case !rd.answers(r), !rd.Kind.Shareable(), rd.Absent && !d.run.spec.optional(r):
 		return nil
@@ -127,7 +128,7 @@ func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read
 		return list
 	}
 	var mu sync.Mutex
-	InParallel(list, func(r *Request) {
+	parallel.Each(list, func(r *Request) {
 		var rd *Reading
 		if before := d.before(r); before != nil && !before.Absent {
 			rd = s.Unchanged(ctx, r, before)
@@ -139,7 +140,7 @@ func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read
 			return
 		}
 		d.count(false)
-		d.group.recent.put(r.ID, rd)
+		d.group.recent.Put(r.ID, rd)
 		out[r.ID] = Read{Reading: rd}
 	})
 	return rest
@@ -147,7 +148,7 @@ func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read
 
 // before returns the newest answer that the volume or its group has.
 func (d *reader) before(r *Request) *Reading {
-	own, shared := d.run.volume.now().readings.last(r.ID), d.group.recent.last(r.ID)
+	own, shared := d.run.volume.now().readings.Last(r.ID), d.group.recent.Last(r.ID)
 	switch {
 	case !own.answers(r) && !shared.answers(r):
 		return nil

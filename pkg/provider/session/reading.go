@@ -98,7 +98,7 @@ func Absent(now time.Time, t *Token) *Reading {
 	return &Reading{Asked: now, At: now, Absent: true, Token: t}
 }
 
-// Size is the approximate size in memory, in bytes.
+// Size implements cache.Answer: the approximate size in memory, in bytes.
 func (rd *Reading) Size() int64 {
 	const base = 256
 	if rd.Answer == nil {
@@ -106,6 +106,9 @@ func (rd *Reading) Size() int64 {
 	}
 	return base + rd.Answer.size()
 }
+
+// AskedAt implements cache.Answer.
+func (rd *Reading) AskedAt() time.Time { return rd.Asked }
 
 // answers reports whether the reading has what the request's objects need.
 func (rd *Reading) answers(r *Request) bool {

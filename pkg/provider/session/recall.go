@@ -43,14 +43,14 @@ func (e *Engine) Recall(r provider.Request, oldest time.Time) (*provider.Payload
 // remembered returns the group's answer to a request. A credential that was issued for one
 // pod is in no group.
 func (g *group) remembered(s *Spec, r *Request, oldest, now time.Time) (Result, bool) {
-	rd := g.recent.last(r.ID)
+	rd := g.recent.Last(r.ID)
 	if rd.answers(r) && rd.Kind.Shareable() && !rd.At.Before(oldest) && (!rd.Absent || s.optional(r)) && (rd.expires().IsZero() || rd.expires().After(now)) {
 		return Result{Reading: rd, due: now, ends: rd.expires()}, true
 	}
 	if s.Scope != class.ScopeServiceAccount {
 		return Result{}, false
 	}
-	if c := g.credentials.get(r.ID); c != nil && c.answers(r) && g.recent.allows(r.ID, c.Asked) && c.valid(now) && !c.At.Before(oldest) {
+	if c := g.credentials.get(r.ID); c != nil && c.answers(r) && g.recent.Allows(r.ID, c.Asked) && c.valid(now) && !c.At.Before(oldest) {
 		return Result{Reading: c.Reading, due: now, ends: c.ends}, true
 	}
 	return Result{}, false

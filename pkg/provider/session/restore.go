@@ -68,14 +68,14 @@ func (r *restorer) restore(gs *groups, v *volume) (err error) {
 		if err != nil {
 			return err
 		}
-		v.current.readings.put(one.Request, rd)
+		v.current.readings.Put(one.Request, rd)
 		v.inFiles[one.Request] = true
 	}
 	for _, one := range s.Own.Held {
 		v.inFiles[one.Reading.Request] = true
 	}
 	for id, at := range s.Refused {
-		v.current.readings.refuse(id, at)
+		v.current.readings.Refuse(id, at)
 	}
 	if s.Identity == nil {
 		return nil
@@ -102,11 +102,11 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 		return err
 	}
 	for id, at := range r.state.Refused {
-		g.recent.refuse(id, at)
+		g.recent.Refuse(id, at)
 	}
-	for id, rd := range v.current.readings.all() {
+	for id, rd := range v.current.readings.All() {
 		if rd.Kind.Shareable() {
-			g.recent.put(id, rd)
+			g.recent.Put(id, rd)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 )
 
 // Release implements provider.Releaser. It cancels a Fetch of the volume, and revokes what
@@ -24,10 +25,10 @@ func (e *Engine) Release(ctx context.Context, id string) error {
 			return nil, err
 		}
 		state := v.now()
-		state.readings.close()
+		state.readings.Close()
 		list := append(v.take(), e.groups.leave(state.group, id)...)
 		if s := v.takeSuperseded(); s != nil {
-			s.readings.close()
+			s.readings.Close()
 			list = append(list, e.groups.leave(s.group, id)...)
 		}
 		if e.config.DisableRevocation {
@@ -43,7 +44,7 @@ func (e *Engine) Release(ctx context.Context, id string) error {
 func revokeAll(list []Revocation, revoke func(Revocation) error) (left []Revocation, err error) {
 	var mu sync.Mutex
 	var failed []error
-	InParallel(list, func(r Revocation) {
+	parallel.Each(list, func(r Revocation) {
 		if err := revoke(r); err != nil {
 			mu.Lock()
 			defer mu.Unlock()

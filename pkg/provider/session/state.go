@@ -137,7 +137,7 @@ func (e *Engine) Export(id string) secret.Bytes {
 	v.mu.Unlock()
 	s := volumeState{
 		Version: traits.StateVersion, Stamp: stamp, Pod: now.bearer.Pod, Own: now.credentials.state(),
-		Readings: readingsOf(now.readings.all()), Refused: now.readings.refusals(),
+		Readings: readingsOf(now.readings.All()), Refused: now.readings.Refusals(),
 	}
 	for _, r := range append(revocations, tried...) {
 		if r.Token != nil {

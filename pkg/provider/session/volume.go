@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session/cache"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
@@ -105,7 +107,7 @@ type identityState struct {
 	group       *group // nil before the volume joins one
 	bearer      Bearer
 	credentials *credentials
-	readings    *cache
+	readings    *cache.Cache[*Reading]
 	// spec is the class of the last complete payload, without its objects; nil after a
 	// restart.
 	spec *Spec
@@ -116,11 +118,11 @@ type identityState struct {
 // after a restart not to this one, which keeps them for its files only.
 func (s identityState) refused(err error, id string, now time.Time) {
 	if singleflight.IsOwn(err) {
-		id = everything
+		id = cache.Everything
 	}
-	s.readings.refuse(id, now)
-	s.group.recent.refuse(id, now)
-	s.group.recent.dropRefused()
+	s.readings.Refuse(id, now)
+	s.group.recent.Refuse(id, now)
+	s.group.recent.DropRefused()
 }
 
 // volume is what the engine knows of one volume.
@@ -134,7 +136,7 @@ type volume struct {
 	end  context.CancelFunc
 	// doubts has the refusals that are not certain yet: the time of the first one, by the id
 	// of the request.
-	doubts Memory[string, time.Time]
+	doubts bounded.Map[string, time.Time]
 	// inFiles has the requests whose answers are in the files.
 	inFiles map[string]bool
 
@@ -171,7 +173,7 @@ func (v *volume) endTurn() { <-v.turn }
 
 // nothing returns the state of a new identity.
 func (v *volume) nothing() identityState {
-	return identityState{credentials: newCredentials(v.groups.budget, v.owner), readings: newCache(v.groups.budget, v.owner)}
+	return identityState{credentials: newCredentials(v.groups.budget, v.owner), readings: cache.New[*Reading](v.groups.budget, v.owner)}
 }
 
 // now returns the state of the current identity.
@@ -203,7 +205,7 @@ func (v *volume) retain(s *Spec, now time.Time) {
 	}
 	state := v.now()
 	state.credentials.retain(wanted, now)
-	state.readings.retain(wanted)
+	state.readings.Retain(wanted)
 }
 
 // prune drops revocations of what has expired.
@@ -278,7 +280,7 @@ func (v *volume) enter(key Identity, b Bearer) {
 func (v *volume) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.current.readings.close()
+	v.current.readings.Close()
 	v.current = v.nothing()
 }
 
@@ -309,7 +311,7 @@ func (v *volume) giveUp(s *identityState) {
 	if s == nil {
 		return
 	}
-	s.readings.close()
+	s.readings.Close()
 	v.add(s.credentials.take())
 	if s.group != v.now().group {
 		v.add(v.groups.leave(s.group, v.id))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -15,7 +16,7 @@ import (
 
 // kinds remembers the kinds of answers.
 type kinds struct {
-	known session.Memory[requestKey, session.Kind]
+	known bounded.Map[requestKey, session.Kind]
 }
 
 // requestKey identifies a request whose kind is remembered.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -18,7 +19,7 @@ type Provider struct {
 	client   *client
 	kinds    kinds
 	// unrevoked has the logins whose tokens may not revoke themselves.
-	unrevoked session.Memory[login, struct{}]
+	unrevoked bounded.Map[login, struct{}]
 }
 
 var _ session.Store = (*Provider)(nil)

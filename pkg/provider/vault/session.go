@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -19,7 +20,7 @@ type vaultSession struct {
 	conn  *conn
 	kinds *kinds
 	// unrevoked has the logins whose tokens may not revoke themselves.
-	unrevoked *session.Memory[login, struct{}]
+	unrevoked *bounded.Map[login, struct{}]
 
 	mu sync.Mutex
 	// refused has the tokens with which the metadata of a request was refused.

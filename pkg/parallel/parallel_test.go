@@ -1,20 +1,20 @@
-package session_test
+package parallel_test
 
 import (
 	"sync/atomic"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/parallel"
 )
 
 // A panic in one of many is the caller's, with its stack, once all are done.
-func TestInParallelPanics(t *testing.T) {
+func TestEachPanics(t *testing.T) {
 	for at := range 3 {
 		var ran atomic.Int32
 		defected := func() (p *fault.Panic) {
 			defer func() { p = fault.Recovered(recover()) }()
-			session.InParallel([]int{0, 1, 2}, func(i int) {
+			parallel.Each([]int{0, 1, 2}, func(i int) {
 				ran.Add(1)
 				if i == at {
 					panic("a defect")

@@ -1,4 +1,5 @@
-package session
+// Package parallel runs one function for several elements at a time.
+package parallel
 
 import (
 	"sync/atomic"
@@ -8,13 +9,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// parallel bounds the concurrent requests for one volume.
-const parallel = 16
+// most bounds the concurrent calls of one Each.
+const most = 16
 
-// InParallel calls do for each element, several at a time, and returns after the last
+// Each calls do for each element, several at a time, and returns after the last
 // call. It calls the last one in the caller's goroutine, which saves the growth of a new
 // stack. A panic in do becomes a panic of the caller, after all calls.
-func InParallel[T any](list []T, do func(T)) {
+func Each[T any](list []T, do func(T)) {
 	if len(list) == 0 {
 		return
 	}
@@ -28,7 +29,7 @@ func InParallel[T any](list []T, do func(T)) {
 		do(one)
 	}
 	var work errgroup.Group
-	work.SetLimit(parallel)
+	work.SetLimit(most)
 	last := len(list) - 1
 	for _, one := range list[:last] {
 		work.Go(func() error {
