@@ -70,8 +70,7 @@ func TestParse(t *testing.T) {
 		{"log", []string{"--log-format=json", "--log-level=warn"}, nil, func(o *options) bool { return o.logFormat == "json" && o.logLevel.String() == "WARN" }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			o, err := parse(tc.args, env(tc.env), &bytes.Buffer{})
-			testkit.Must(t, err)
+			o := testkit.Value(parse(tc.args, env(tc.env), &bytes.Buffer{}))(t)
 			if !tc.check(o) {
 				t.Errorf("got %+v", o.config)
 			}
@@ -159,8 +158,7 @@ const (
 // The flags that docs/operating.md lists are those that exist.
 func TestDocumentedFlags(t *testing.T) {
 	const file = "../../docs/operating.md"
-	data, err := os.ReadFile(file)
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(file))(t)
 	before, rest, ok := strings.Cut(string(data), tableBegin)
 	_, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {

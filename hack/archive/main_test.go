@@ -30,8 +30,7 @@ const testVersion = "1.2.3"
 // made writes the archives of programs that only say what they are for.
 func made(t *testing.T, dir string) {
 	t.Helper()
-	licence, err := os.ReadFile("../../LICENSE")
-	testkit.Must(t, err)
+	licence := testkit.Value(os.ReadFile("../../LICENSE"))(t)
 	b := bundle{version: testVersion, out: dir, uri: releases, licence: licence, at: time.Unix(1_700_000_000, 0), build: func(p platform, version, path string) error {
 		return os.WriteFile(path, fmt.Appendf(nil, "%s %s %s", p.OS, p.Arch, version), 0o755)
 	}}
@@ -72,8 +71,7 @@ type plugin struct {
 func TestKrewManifest(t *testing.T) {
 	dir := t.TempDir()
 	made(t, dir)
-	data, err := os.ReadFile(filepath.Join(dir, "mayfly-krew-"+testVersion+".yaml"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(dir, "mayfly-krew-"+testVersion+".yaml")))(t)
 	var p plugin
 	testkit.Must(t, yaml.UnmarshalStrict(data, &p))
 	if p.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || p.Kind != "Plugin" || p.Metadata.Name != "mayfly" {
@@ -105,8 +103,7 @@ func TestKrewManifest(t *testing.T) {
 		if !strings.HasPrefix(x.URI, "https://") || !strings.HasSuffix(name, ".tar.gz") && !strings.HasSuffix(name, ".zip") || !strings.Contains(x.URI, "/v"+testVersion+"/") {
 			t.Errorf("%v: uri %q", on, x.URI)
 		}
-		archive, err := os.ReadFile(filepath.Join(dir, name))
-		testkit.Must(t, err)
+		archive := testkit.Value(os.ReadFile(filepath.Join(dir, name)))(t)
 		if sum := sha256.Sum256(archive); hex.EncodeToString(sum[:]) != x.SHA256 {
 			t.Errorf("%v: the sum is not the archive's", on)
 		}
@@ -137,8 +134,7 @@ func unpack(t *testing.T, name string, archive []byte) (files map[string][]byte,
 	t.Helper()
 	files, modes = map[string][]byte{}, map[string]os.FileMode{}
 	if strings.HasSuffix(name, ".zip") {
-		r, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
-		testkit.Must(t, err)
+		r := testkit.Value(zip.NewReader(bytes.NewReader(archive), int64(len(archive))))(t)
 		for _, f := range r.File {
 			in, err := f.Open()
 			testkit.Must(t, err)
@@ -149,8 +145,7 @@ func unpack(t *testing.T, name string, archive []byte) (files map[string][]byte,
 		}
 		return files, modes
 	}
-	zipped, err := gzip.NewReader(bytes.NewReader(archive))
-	testkit.Must(t, err)
+	zipped := testkit.Value(gzip.NewReader(bytes.NewReader(archive)))(t)
 	r := tar.NewReader(zipped)
 	for {
 		head, err := r.Next()

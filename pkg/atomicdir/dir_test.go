@@ -208,11 +208,9 @@ func TestRepair(t *testing.T) {
 func TestOpen(t *testing.T) {
 	path := filepath.Join(newVolume(t), "mount")
 	testkit.Must(t, os.Mkdir(path, 0o700))
-	f, err := os.Open(path)
-	testkit.Must(t, err)
+	f := testkit.Value(os.Open(path))(t)
 	testkit.Must(t, errors.Join(os.Rename(path, path+"-moved"), os.Mkdir(path, 0o700)))
-	d, err := Open(f)
-	testkit.Must(t, err)
+	d := testkit.Value(Open(f))(t)
 	defer func() { testkit.Must(t, d.Close()) }()
 	testkit.Must(t, f.Close())
 	mustWrite(t, d, Options{}, file("a", "1"))
@@ -364,8 +362,7 @@ func TestFileNeverPrintsContents(t *testing.T) {
 	log := slog.New(slog.NewJSONHandler(&out, nil))
 	log.Info("m", "file", f, "files", []File{f})
 	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "file", f)
-	b, err := json.Marshal([]File{f})
-	testkit.Must(t, err)
+	b := testkit.Value(json.Marshal([]File{f}))(t)
 	out.Write(b)
 	for _, form := range []string{"s3cret-marker", "czNjcmV0LW1hcmtlcg", "115 51 99", "7333637265"} {
 		if strings.Contains(out.String(), form) {

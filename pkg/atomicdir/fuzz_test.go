@@ -20,8 +20,7 @@ func FuzzWrite(f *testing.F) {
 	f.Add([]byte{0x0a, 0xff, 0x0b, 0xff, 0x0a, 0x0b, 0xff, 0xfc, 0x0c, 0xff, 0x0c})
 	base := newVolume(f)
 	f.Fuzz(func(t *testing.T, script []byte) {
-		path, err := os.MkdirTemp(base, "fuzz")
-		testkit.Must(t, err)
+		path := testkit.Value(os.MkdirTemp(base, "fuzz"))(t)
 		defer os.RemoveAll(path)
 		d := open(t, path)
 		var want []File

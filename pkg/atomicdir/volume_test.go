@@ -179,16 +179,14 @@ func checkExact(t testing.TB, path string, want tree, others ...string) {
 // sweep removes what the next Write would remove first: the replaced payload and leftovers.
 func sweep(t testing.TB, d *Dir) {
 	t.Helper()
-	s, err := d.surveyFor(nil)
-	testkit.Must(t, err)
+	s := testkit.Value(d.surveyFor(nil))(t)
 	defer s.close()
 	testkit.Must(t, d.removeTrees(s.leftovers))
 }
 
 func list(t testing.TB, elements ...string) []string {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(elements...))
-	testkit.Must(t, err)
+	entries := testkit.Value(os.ReadDir(filepath.Join(elements...)))(t)
 	names := make([]string, len(entries))
 	for i, e := range entries {
 		names[i] = e.Name()
@@ -198,8 +196,7 @@ func list(t testing.TB, elements ...string) []string {
 
 func readlink(t testing.TB, elements ...string) string {
 	t.Helper()
-	target, err := os.Readlink(filepath.Join(elements...))
-	testkit.Must(t, err)
+	target := testkit.Value(os.Readlink(filepath.Join(elements...)))(t)
 	return target
 }
 

@@ -439,8 +439,7 @@ func TestNoSpaceAtEveryLimit(t *testing.T) {
 
 func TestExplainSpace(t *testing.T) {
 	d := open(t, newVolume(t))
-	p, err := newPlan([]File{file("a", "1")}, Options{})
-	testkit.Must(t, err)
+	p := testkit.Value(newPlan([]File{file("a", "1")}, Options{}))(t)
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		err := d.explainSpace(fmt.Errorf("writing: %w", errno), p, 1)
 		if !errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {

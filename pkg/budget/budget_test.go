@@ -54,8 +54,7 @@ func TestLevels(t *testing.T) {
 
 func TestResizeAndRelease(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 100})
-	c, err := b.Acquire(a1, budget.Contents, 10)
-	testkit.Must(t, err)
+	c := testkit.Value(b.Acquire(a1, budget.Contents, 10))(t)
 	if err := c.Resize(101); fault.Of(err) != fault.TooLarge || c.Bytes() != 10 {
 		t.Errorf("%v, charged %d", err, c.Bytes())
 	}
@@ -76,8 +75,7 @@ func TestCachesGiveWay(t *testing.T) {
 	var dropped []string
 	keep := func(o budget.Owner, name string, n int64) *budget.Charge {
 		t.Helper()
-		c, err := b.AcquireCache(o, n, func() { dropped = append(dropped, name) })
-		testkit.Must(t, err)
+		c := testkit.Value(b.AcquireCache(o, n, func() { dropped = append(dropped, name) }))(t)
 		return c
 	}
 	keep(a1, "a-old", 20)

@@ -52,8 +52,7 @@ spec:
 func TestParseManifestAgrees(t *testing.T) {
 	var want v1.SecretProviderClass
 	testkit.Must(t, yaml.UnmarshalStrict([]byte(full), &want))
-	asJSON, err := yaml.YAMLToJSON([]byte(full))
-	testkit.Must(t, err)
+	asJSON := testkit.Value(yaml.YAMLToJSON([]byte(full)))(t)
 	for name, text := range map[string]string{
 		"YAML":          full,
 		"JSON":          string(asJSON),

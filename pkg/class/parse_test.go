@@ -281,12 +281,10 @@ func TestDidYouMean(t *testing.T) {
 // TestDocumentedClasses: the classes on the pages can be applied unchanged, and each store that a
 // plugin serves has one.
 func TestDocumentedClasses(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	testkit.Must(t, err)
+	pages := testkit.Value(filepath.Glob("../../docs/*.md"))(t)
 	var providers []string
 	for _, page := range append(pages, "../../README.md") {
-		text, err := os.ReadFile(page)
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(page))(t)
 		for _, block := range yamlBlocks(string(text)) {
 			if strings.Contains(block, "kind: SecretProviderClass\n") {
 				for _, spc := range documented(t, page, block) {

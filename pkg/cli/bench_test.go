@@ -99,8 +99,7 @@ func BenchmarkStatus3000(b *testing.B) {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	api := benchAPI(b)
-	config, err := api.Kubeconfig(b.TempDir())
-	testkit.Must(b, err)
+	config := testkit.Value(api.Kubeconfig(b.TempDir()))(b)
 	for _, format := range []string{"wide", "json"} {
 		b.Run(format, func(b *testing.B) {
 			peak := 0

@@ -25,8 +25,7 @@ func FuzzLint(f *testing.F) {
 		f.Fatal(names, err)
 	}
 	for _, name := range names {
-		data, err := os.ReadFile(name)
-		testkit.Must(f, err)
+		data := testkit.Value(os.ReadFile(name))(f)
 		for _, file := range txtar.Parse(data).Files {
 			if strings.Contains(file.Name, ".y") {
 				f.Add(string(file.Data))

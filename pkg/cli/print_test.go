@@ -82,8 +82,7 @@ func checkSARIF(t *testing.T, data []byte) int {
 }
 
 func TestSARIF(t *testing.T) {
-	archive, err := txtar.ParseFile("testdata/format_sarif.txtar")
-	testkit.Must(t, err)
+	archive := testkit.Value(txtar.ParseFile("testdata/format_sarif.txtar"))(t)
 	want := archive.Files[len(archive.Files)-1].Data
 	if n := checkSARIF(t, want); n != 3 {
 		t.Errorf("%d results", n)
@@ -96,8 +95,7 @@ func TestSARIF(t *testing.T) {
 // TestFindingsPage: every code has its section, with cause, example and remedy, and every section
 // has a code.
 func TestFindingsPage(t *testing.T) {
-	data, err := os.ReadFile("../../docs/findings.md")
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile("../../docs/findings.md"))(t)
 	sections := map[string]string{}
 	for _, section := range strings.Split(string(data), "\n## ")[1:] {
 		title, text, _ := strings.Cut(section, "\n")

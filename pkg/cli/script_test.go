@@ -105,8 +105,7 @@ func TestEveryCodeHasAScript(t *testing.T) {
 		if err != nil || len(names) != 1 {
 			t.Fatalf("%s: %v, %v", rule.Code, names, err)
 		}
-		text, err := os.ReadFile(names[0])
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(names[0]))(t)
 		if _, want, _ := strings.Cut(string(text), "-- want --\n"); !strings.Contains(want, " "+rule.Code+" ") {
 			t.Errorf("%s does not show %s", names[0], rule.Code)
 		}

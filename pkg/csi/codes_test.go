@@ -19,8 +19,7 @@ import (
 
 // Every reason that exists must be in the table.
 func TestEveryReasonHasACode(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../fault/fault.go", nil, 0)
-	testkit.Must(t, err)
+	file := testkit.Value(parser.ParseFile(token.NewFileSet(), "../fault/fault.go", nil, 0))(t)
 	found := 0
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
@@ -30,8 +29,7 @@ func TestEveryReasonHasACode(t *testing.T) {
 		if id, ok := spec.Type.(*ast.Ident); !ok || id.Name != "Reason" {
 			return true
 		}
-		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		testkit.Must(t, err)
+		text := testkit.Value(strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value))(t)
 		found++
 		if _, ok := reasonCodes[fault.Reason(text)]; !ok {
 			t.Errorf("reason %s has no code", text)
@@ -57,8 +55,7 @@ func TestWhatTimeMendsIsNotFinal(t *testing.T) {
 
 // docs/operating.md has the same table.
 func TestDocumentedCodes(t *testing.T) {
-	doc, err := os.ReadFile("../../docs/operating.md")
-	testkit.Must(t, err)
+	doc := testkit.Value(os.ReadFile("../../docs/operating.md"))(t)
 	for reason, code := range reasonCodes {
 		if row := fmt.Sprintf("\n| `%s` | %s | ", reason, code); !strings.Contains(string(doc), row) {
 			t.Errorf("docs/operating.md has no row %q", row)

@@ -267,8 +267,7 @@ func TestIdentityTellsTheTruth(t *testing.T) {
 	var sick error
 	r := serve(t, func() error { return sick })
 	probe := func() bool {
-		resp, err := r.Identity.Probe(t.Context(), &csipb.ProbeRequest{})
-		testkit.Must(t, err)
+		resp := testkit.Value(r.Identity.Probe(t.Context(), &csipb.ProbeRequest{}))(t)
 		return resp.GetReady().GetValue()
 	}
 	if !probe() {
@@ -340,8 +339,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 // staleSocket creates the socket file of a killed process.
 func staleSocket(t *testing.T, path string) {
 	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	testkit.Must(t, err)
+	l := testkit.Value(net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}))(t)
 	l.SetUnlinkOnClose(false)
 	testkit.Must(t, l.Close())
 }

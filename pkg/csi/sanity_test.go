@@ -37,8 +37,7 @@ func TestSanity(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
-	dir, err := os.MkdirTemp("", "sanity")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "sanity"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	config := sanity.NewTestConfig()
 	config.Address = "unix:" + serveSanity(t, dir)
@@ -63,8 +62,7 @@ func serveSanity(t *testing.T, dir string) string {
 	log := slog.New(slog.DiscardHandler)
 	mounts, err := tmpfs.New()
 	testkit.Must(t, err)
-	store, err := statedir.New(filepath.Join(dir, "state"), log)
-	testkit.Must(t, err)
+	store := testkit.Value(statedir.New(filepath.Join(dir, "state"), log))(t)
 	volumes, err := volume.New(volume.Config{
 		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.New(nil), Mounts: mounts, Store: store,
 		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
@@ -101,8 +99,7 @@ func readOnly(ctx context.Context, method string, req, reply any, cc *grpc.Clien
 func serveInlineVolumes(t *testing.T, dir string) string {
 	t.Helper()
 	socket := filepath.Join(dir, "inline.sock")
-	listener, err := net.Listen("unix", socket)
-	testkit.Must(t, err)
+	listener := testkit.Value(net.Listen("unix", socket))(t)
 	server := grpc.NewServer()
 	csipb.RegisterControllerServer(server, inlineVolumes{})
 	csipb.RegisterIdentityServer(server, &csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "1", Ready: healthy})

@@ -21,8 +21,7 @@ func get(t *testing.T, url string) (int, string) {
 		return 0, ""
 	}
 	defer func() { _ = r.Body.Close() }()
-	body, err := io.ReadAll(r.Body)
-	testkit.Must(t, err)
+	body := testkit.Value(io.ReadAll(r.Body))(t)
 	return r.StatusCode, string(body)
 }
 
@@ -62,8 +61,7 @@ func TestHealthAndMetrics(t *testing.T) {
 // An address in use does not stop the plugin.
 func TestTakenHealthAddress(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer func() { _ = l.Close() }()
 	p := kmsrig.New(t, vault).Start("--health-addr=" + l.Addr().String())
 	p.Ready()

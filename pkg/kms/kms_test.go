@@ -44,8 +44,7 @@ type value struct {
 func encrypt(t testing.TB, p *kmsrig.Plugin, uid string) value {
 	t.Helper()
 	s := seed()
-	sealed, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: bytes.Clone(s), Uid: uid})
-	testkit.Must(t, err)
+	sealed := testkit.Value(p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: bytes.Clone(s), Uid: uid}))(t)
 	return value{s, sealed}
 }
 
@@ -278,8 +277,7 @@ func TestAuditTrail(t *testing.T) {
 		v.sealed.KeyId = strings.Replace(v.sealed.GetKeyId(), "-v1-", "-v2-", 1)
 		wantCode(t, decrypt(t, p, v, "uid-dec-3"), codes.InvalidArgument, "different versions")
 		p.Stop()
-		text, err := os.ReadFile(p.Config.Serve.AuditLog)
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(p.Config.Serve.AuditLog))(t)
 		type line struct {
 			Event, Outcome, UID, KeyID, AnsweredBy string
 			Peer                                   struct{ PID, UID int }
@@ -313,8 +311,7 @@ func TestAuditTrail(t *testing.T) {
 // wantCorrelation looks for a request in Vault's audit log.
 func wantCorrelation(t *testing.T, r *kmsrig.Rig, since vaulttest.Mark, operation, prefix string) {
 	t.Helper()
-	entries, err := vault.AuditEntriesSince(t.Context(), since)
-	testkit.Must(t, err)
+	entries := testkit.Value(vault.AuditEntriesSince(t.Context(), since))(t)
 	found := slices.ContainsFunc(entries, func(e vaulttest.AuditEntry) bool {
 		ids := e.Headers["x-correlation-id"]
 		return e.Path == "transit/"+operation+"/"+r.Key && len(ids) == 1 && strings.HasPrefix(ids[0], prefix)
@@ -378,11 +375,9 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	mustDecrypt(t, p, v)
 	r.SetPolicy(`path "sys/nothing" { capabilities = ["read"] }`)
 	p.Eventually("the denial shows", func() bool { return strings.Contains(p.Log.String(), "permission denied") })
-	secretID, err := os.ReadFile(r.SecretIDFile)
-	testkit.Must(t, err)
+	secretID := testkit.Value(os.ReadFile(r.SecretIDFile))(t)
 	p.Stop()
-	trail, err := os.ReadFile(p.Config.Serve.AuditLog)
-	testkit.Must(t, err)
+	trail := testkit.Value(os.ReadFile(p.Config.Serve.AuditLog))(t)
 	said := p.Log.String() + string(trail)
 	for name, secret := range map[string]string{"seed": string(v.seed), "seed in base64": base64.StdEncoding.EncodeToString(v.seed), "seed in hex": hex.EncodeToString(v.seed), "secret id": strings.TrimSpace(string(secretID)), "token": "hvs.", "ciphertext": string(v.sealed.GetCiphertext())} {
 		if strings.Contains(said, secret) {

@@ -69,8 +69,7 @@ func get(t *testing.T, conn net.Conn) *http.Response {
 	if _, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	testkit.Must(t, err)
+	r := testkit.Value(http.ReadResponse(bufio.NewReader(conn), nil))(t)
 	return r
 }
 
@@ -185,8 +184,7 @@ func TestIsLoopback(t *testing.T) {
 
 // A port in use stops nothing else, and is used once it is free.
 func TestStatusWaitsForItsPort(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
+	taken := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	addr := taken.Addr().String()
 	ctx, stop := context.WithCancel(t.Context())
 	tries := make(chan time.Duration)

@@ -37,15 +37,13 @@ func newStateDir(t *testing.T) string {
 
 func newMounter(t *testing.T) *tmpfs.Mounter {
 	t.Helper()
-	m, err := tmpfs.New()
-	testkit.Must(t, err)
+	m := testkit.Value(tmpfs.New())(t)
 	return m
 }
 
 func mustOpenState(t *testing.T, dir string) *state {
 	t.Helper()
-	s, err := openState(dir, DefaultStateSize, newMounter(t), 0, quiet())
-	testkit.Must(t, err)
+	s := testkit.Value(openState(dir, DefaultStateSize, newMounter(t), 0, quiet()))(t)
 	t.Cleanup(func() { _ = s.close() })
 	return s
 }
@@ -99,8 +97,7 @@ func testConfig(t *testing.T, stateDir string) Config {
 // first has ended it takes over.
 func TestSecondDriverTouchesNothing(t *testing.T) {
 	dir := newStateDir(t)
-	first, err := New(testConfig(t, dir))
-	testkit.Must(t, err)
+	first := testkit.Value(New(testConfig(t, dir)))(t)
 	record := filepath.Join(dir, "volumes", volume.RecordKey("csi-a")+".json")
 	testkit.Must(t, os.WriteFile(record, []byte("spoilt"), 0o600)) // it would be set aside
 	partial := record + ".partial"
@@ -114,8 +111,7 @@ func TestSecondDriverTouchesNothing(t *testing.T) {
 		}
 	}
 	testkit.Must(t, first.closeState())
-	next, err := New(testConfig(t, dir))
-	testkit.Must(t, err)
+	next := testkit.Value(New(testConfig(t, dir)))(t)
 	testkit.Must(t, next.closeState())
 	if _, err := os.Stat(record + ".corrupt"); err != nil {
 		t.Errorf("the next driver has not looked at the records: %v", err)
@@ -137,8 +133,7 @@ func TestFailedStartLetsGoOfTheState(t *testing.T) {
 func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	dir := newStateDir(t)
 	s := mustOpenState(t, dir)
-	records, err := s.records(nil, quiet())
-	testkit.Must(t, err)
+	records := testkit.Value(s.records(nil, quiet()))(t)
 	testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH))
 	testkit.Must(t, records.Put(&volume.Record{Request: volume.Request{Identity: volume.Identity{ID: "a", Target: "/a"}}}))
 	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
@@ -147,13 +142,11 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	if _, err := s.identityKey(); err != nil {
 		t.Error(err)
 	}
-	entries, err := os.ReadDir(dir)
-	testkit.Must(t, err)
+	entries := testkit.Value(os.ReadDir(dir))(t)
 	if len(entries) > 0 {
 		t.Errorf("the disk holds %v", entries)
 	}
-	on, err := os.Open(dir)
-	testkit.Must(t, err)
+	on := testkit.Value(os.Open(dir))(t)
 	defer func() { _ = on.Close() }()
 	if err := (&state{root: on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
 		t.Errorf("a directory on the disk is taken for the state: %v", err)
@@ -163,8 +156,7 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 func TestIdentityKeyOutlivesARestart(t *testing.T) {
 	dir := newStateDir(t)
 	first := mustOpenState(t, dir)
-	key, err := first.identityKey()
-	testkit.Must(t, err)
+	key := testkit.Value(first.identityKey())(t)
 	testkit.Must(t, first.close())
 	next := mustOpenState(t, dir)
 	if again, err := next.identityKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != identityKeySize {

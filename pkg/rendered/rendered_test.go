@@ -48,8 +48,7 @@ func TestAdd(t *testing.T) {
 		Templates: "- {fileName: url, text: 'db://{{ .user }}@{{ len .password }}'}\n- {fileName: dir/both, mode: 0400, text: '{{ .url }}!'}",
 		Formats:   "- {fileName: env, format: env, variables: {URL: url, B: dir/both, A: user}}",
 	}
-	files, err := add(c, 1<<20)
-	testkit.Must(t, err)
+	files := testkit.Value(add(c, 1<<20))(t)
 	if files["dir/both"] != "db://app@13!" || files["env"] != "A='app'\nB='db://app@13!'\nURL='db://app@13'\n" || files["password"] != marker {
 		t.Errorf("%q", files)
 	}
@@ -88,8 +87,7 @@ func TestPermissions(t *testing.T) {
 		Templates:   "- {fileName: url, text: x, mode: 0600, uid: 5, gid: 6}\n- {fileName: plain, text: x}",
 		Permissions: "- {fileName: '*', gid: 7}\n- {fileName: url, mode: 0640, user: 8}\n- {fileName: password, uid: 0}\n- {fileName: optional, uid: 9}",
 	}
-	got, err := render(rendered.New(nil), c, p, 1<<20, budget.Owner{})
-	testkit.Must(t, err)
+	got := testkit.Value(render(rendered.New(nil), c, p, 1<<20, budget.Owner{}))(t)
 	var list []string
 	for _, f := range got.Files {
 		list = append(list, fmt.Sprintf("%s %o %s", f.Path, f.Mode, f.Owner))

@@ -29,8 +29,7 @@ type pair struct {
 func newPair(t *testing.T) pair {
 	t.Helper()
 	issue := func(name string, ca bool, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		testkit.Must(t, err)
+		key := testkit.Value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: ca, BasicConstraintsValid: true,
@@ -38,10 +37,8 @@ func newPair(t *testing.T) pair {
 		if parent == nil {
 			parent, signer = template, key
 		}
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-		testkit.Must(t, err)
-		cert, err := x509.ParseCertificate(der)
-		testkit.Must(t, err)
+		der := testkit.Value(x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer))(t)
+		cert := testkit.Value(x509.ParseCertificate(der))(t)
 		return cert, key
 	}
 	ca, caKey := issue("ca", true, nil, nil)
@@ -58,18 +55,15 @@ func certPEM(certs ...*x509.Certificate) (out []byte) {
 
 func (p pair) keyPEM(t *testing.T) []byte {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(p.key)
-	testkit.Must(t, err)
+	der := testkit.Value(x509.MarshalPKCS8PrivateKey(p.key))(t)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // TestTLS makes a Secret of TLS from each form that stores have.
 func TestTLS(t *testing.T) {
 	p, other := newPair(t), newPair(t)
-	pfx, err := pkcs12.Modern.Encode(p.key, p.leaf, []*x509.Certificate{p.chain}, "")
-	testkit.Must(t, err)
-	locked, err := pkcs12.Modern.Encode(p.key, p.leaf, nil, "password")
-	testkit.Must(t, err)
+	pfx := testkit.Value(pkcs12.Modern.Encode(p.key, p.leaf, []*x509.Certificate{p.chain}, ""))(t)
+	locked := testkit.Value(pkcs12.Modern.Encode(p.key, p.leaf, nil, "password"))(t)
 	bundle := append(p.keyPEM(t), certPEM(p.leaf, p.chain)...)
 	sealed := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})
 	for name, tc := range map[string]struct {

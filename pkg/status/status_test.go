@@ -201,8 +201,7 @@ func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a
 		if change != nil {
 			change(&c)
 		}
-		r, err := status.New(c)
-		testkit.Must(t, err)
+		r := testkit.Value(status.New(c))(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()

@@ -13,8 +13,7 @@ import (
 
 // TestDocumented: docs/status.md names every field and state.
 func TestDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/status.md")
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile("../../docs/status.md"))(t)
 	fields := map[string]bool{statusz.APIVersion: true, statusz.Kind: true, statusz.RefreshedKind: true}
 	for _, state := range []string{statusz.Publishing, statusz.Fresh, statusz.FromMemory, statusz.Failing, statusz.Emptied, statusz.Unpublishing} {
 		fields[state] = true

@@ -70,8 +70,7 @@ func serve(t *testing.T, keys ...string) (*nodes, *rest.Config) {
 
 func run(t *testing.T, c *rest.Config, ready func() error) {
 	t.Helper()
-	r, err := taint.New(c, "node-1", "node.mayfly.dev/not-ready", ready, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	r := testkit.Value(taint.New(c, "node-1", "node.mayfly.dev/not-ready", ready, slog.New(slog.DiscardHandler)))(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := r.Run(ctx); err != nil || ctx.Err() != nil {

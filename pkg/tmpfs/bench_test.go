@@ -53,10 +53,8 @@ func benchMountinfo(b *testing.B, target string, prepare func(*mountList)) {
 	var list mountList
 	for b.Loop() {
 		prepare(&list)
-		n, err := at.listedNode()
-		testkit.Must(b, err)
-		table, err := list.current()
-		testkit.Must(b, err)
+		n := testkit.Value(at.listedNode())(b)
+		table := testkit.Value(list.current())(b)
 		var info Info
 		if err := info.fill(table, n.mount); err != nil || !info.Ours {
 			b.Fatal(err)

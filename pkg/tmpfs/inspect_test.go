@@ -114,8 +114,7 @@ func tables(t *testing.T) map[string]mountTable {
 	if hasStatmount() {
 		all["statmount"] = statmountTable{}
 	}
-	list, err := new(mountList).current()
-	testkit.Must(t, err)
+	list := testkit.Value(new(mountList).current())(t)
 	all["mountinfo"] = list
 	return all
 }
@@ -138,8 +137,7 @@ func TestInspectAgrees(t *testing.T) {
 	m := newMounter(t)
 	target := newTarget(t)
 	mustMount(t, m, target, small())
-	list, err := mount.ParseMountInfo(mountinfoPath)
-	testkit.Must(t, err)
+	list := testkit.Value(mount.ParseMountInfo(mountinfoPath))(t)
 	compared := 0
 	for _, want := range list {
 		path := unescape(want.MountPoint)
@@ -217,8 +215,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("a part of a tmpfs: %v", err)
 		}
 		testkit.Must(t, unix.Unmount(part, 0))
-		f, err := m.Open(target)
-		testkit.Must(t, err)
+		f := testkit.Value(m.Open(target))(t)
 		defer func() { _ = f.Close() }()
 		if f.Name() != target {
 			t.Errorf("the file is named %q", f.Name())

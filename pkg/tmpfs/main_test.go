@@ -117,8 +117,7 @@ func newDir(t testing.TB) string {
 // detachBelow removes every mount under dir, the last first.
 func detachBelow(t testing.TB, dir string) {
 	for range 100 {
-		data, err := os.ReadFile("/proc/self/mountinfo")
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile("/proc/self/mountinfo"))(t)
 		last := ""
 		for line := range bytes.Lines(data) {
 			if point := strings.Fields(string(line))[4]; strings.HasPrefix(point, dir) {
@@ -163,8 +162,7 @@ func mustMount(t testing.TB, m *Mounter, target string, o Options) {
 
 func mustInspect(t testing.TB, m *Mounter, target string) Info {
 	t.Helper()
-	info, err := m.Inspect(target)
-	testkit.Must(t, err)
+	info := testkit.Value(m.Inspect(target))(t)
 	return info
 }
 
@@ -179,8 +177,7 @@ func mountBy(t testing.TB, source, target, kind string, flags uintptr, data stri
 // seen is the topmost mount at target as Kubernetes' own code reads it.
 func seen(t testing.TB, target string) *mount.MountInfo {
 	t.Helper()
-	list, err := mount.ParseMountInfo("/proc/self/mountinfo")
-	testkit.Must(t, err)
+	list := testkit.Value(mount.ParseMountInfo("/proc/self/mountinfo"))(t)
 	var found *mount.MountInfo
 	for i := range list {
 		if unescape(list[i].MountPoint) == target {
@@ -192,8 +189,7 @@ func seen(t testing.TB, target string) *mount.MountInfo {
 
 func modeOf(t testing.TB, path string) (fs.FileMode, *syscall.Stat_t) {
 	t.Helper()
-	info, err := os.Stat(path)
-	testkit.Must(t, err)
+	info := testkit.Value(os.Stat(path))(t)
 	return info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
 }
 
@@ -205,8 +201,7 @@ func depth(t testing.TB, target string) int {
 		return 0
 	}
 	testkit.Must(t, err)
-	list, err := os.ReadFile("/proc/self/mountinfo")
-	testkit.Must(t, err)
+	list := testkit.Value(os.ReadFile("/proc/self/mountinfo"))(t)
 	n := 0
 	for line := range strings.Lines(string(list)) {
 		// Kubernetes' parser ends a name at an odd space.

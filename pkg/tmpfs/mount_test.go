@@ -263,10 +263,8 @@ func TestMountListIsCurrent(t *testing.T) {
 		if _, err := other.current(); err != nil {
 			t.Fatal(err)
 		}
-		got, err := list.current()
-		testkit.Must(t, err)
-		want, err := os.ReadFile(mountinfoPath)
-		testkit.Must(t, err)
+		got := testkit.Value(list.current())(t)
+		want := testkit.Value(os.ReadFile(mountinfoPath))(t)
 		if got, want := ownLines(got), ownLines(want); got != want {
 			t.Errorf("after %s: got\n%s\nwant\n%s", after, got, want)
 		}
@@ -295,12 +293,10 @@ func ownLines(list []byte) string {
 
 func TestMountListIsKept(t *testing.T) {
 	var list mountList
-	first, err := list.current()
-	testkit.Must(t, err)
+	first := testkit.Value(list.current())(t)
 	// Mounts of other processes may come in between, but not every time.
 	for range 100 {
-		again, err := list.current()
-		testkit.Must(t, err)
+		again := testkit.Value(list.current())(t)
 		if &again[0] == &first[0] {
 			list.forget()
 			fresh, err := list.current()
@@ -388,8 +384,7 @@ func TestMountFollowsNoSwap(t *testing.T) {
 		target := newTarget(t)
 		moved, victim := target+"-moved", target+"-victim"
 		mkdir(t, victim)
-		d, err := openDirectory(target)
-		testkit.Must(t, err)
+		d := testkit.Value(openDirectory(target))(t)
 		defer d.close()
 		testkit.Must(t, os.Rename(target, moved))
 		testkit.Must(t, os.Symlink(victim, target))
@@ -407,8 +402,7 @@ func TestMountFollowsNoSwap(t *testing.T) {
 func TestMountSeesLaterMount(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		target := newTarget(t)
-		d, err := openDirectory(target)
-		testkit.Must(t, err)
+		d := testkit.Value(openDirectory(target))(t)
 		defer d.close()
 		mountBy(t, "other", target, "tmpfs", 0, "size=4k")
 		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
@@ -427,8 +421,7 @@ func TestMountRefusesMovedMountPoint(t *testing.T) {
 		target := dir + "/old/mount"
 		mkdir(t, target)
 		mustMount(t, m, target, small())
-		d, err := openDirectory(target)
-		testkit.Must(t, err)
+		d := testkit.Value(openDirectory(target))(t)
 		defer d.close()
 		testkit.Must(t, os.Rename(dir+"/old", dir+"/new"))
 		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {

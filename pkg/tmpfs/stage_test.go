@@ -15,8 +15,7 @@ import (
 
 func listed(t *testing.T, dir string) (names []string) {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	testkit.Must(t, err)
+	entries := testkit.Value(os.ReadDir(dir))(t)
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
@@ -88,8 +87,7 @@ func TestStageNeedsAMountedTmpfs(t *testing.T) {
 func TestSweep(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.MakeStage(dir, stageOptions)
-		testkit.Must(t, err)
+		s := testkit.Value(m.MakeStage(dir, stageOptions))(t)
 		testkit.Must(t, os.WriteFile(s.Path()+"/a", nil, 0o600))
 		_ = s.root.Close()
 		s.volume.close()
@@ -109,8 +107,7 @@ func TestSweep(t *testing.T) {
 func TestUnmountTakesStagesAlong(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.MakeStage(dir, stageOptions)
-		testkit.Must(t, err)
+		s := testkit.Value(m.MakeStage(dir, stageOptions))(t)
 		_ = s.root.Close()
 		s.volume.close()
 		testkit.Must(t, m.Cleanup(dir))

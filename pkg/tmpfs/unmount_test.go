@@ -37,8 +37,7 @@ func TestUnmountBusy(t *testing.T) {
 	target := newTarget(t)
 	mustMount(t, m, target, small())
 	write(t, target+"/file", 5)
-	file, err := os.Open(target + "/file")
-	testkit.Must(t, err)
+	file := testkit.Value(os.Open(target + "/file"))(t)
 	defer func() { _ = file.Close() }()
 	if err := unix.Unmount(target, 0); !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("an open file does not make it busy: %v", err)

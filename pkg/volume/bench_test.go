@@ -23,8 +23,7 @@ func quietRig(b *testing.B) *rig {
 		b.Skip(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	store, err := statedir.New(r.stateDir, log)
-	testkit.Must(b, err)
+	store := testkit.Value(statedir.New(r.stateDir, log))(b)
 	r.Manager, err = volume.New(volume.Config{
 		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.New(nil), Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
 		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,

@@ -58,11 +58,9 @@ func newRig(t *testing.T) *rig {
 // restart makes a new Manager on the state of the last.
 func (r *rig) restart() {
 	r.t.Helper()
-	mounts, err := tmpfs.New()
-	testkit.Must(r.t, err)
+	mounts := testkit.Value(tmpfs.New())(r.t)
 	log := slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	store, err := statedir.New(r.stateDir, log)
-	testkit.Must(r.t, err)
+	store := testkit.Value(statedir.New(r.stateDir, log))(r.t)
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
 	config := volume.Config{
@@ -72,15 +70,13 @@ func (r *rig) restart() {
 	if r.ceilings != nil {
 		r.ceilings(&config)
 	}
-	r.Manager, err = volume.New(config)
-	testkit.Must(r.t, err)
+	r.Manager = testkit.Value(volume.New(config))(r.t)
 	testkit.Must(r.t, r.Recover())
 }
 
 func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
 	t.Helper()
-	s, err := statedir.New(dir, slog.New(slog.NewTextHandler(log, nil)))
-	testkit.Must(t, err)
+	s := testkit.Value(statedir.New(dir, slog.New(slog.NewTextHandler(log, nil))))(t)
 	return s
 }
 
@@ -159,15 +155,13 @@ func (r *rig) wantNothing(req volume.Request) {
 }
 
 func (r *rig) classFiles() []string {
-	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.class"))
-	testkit.Must(r.t, err)
+	found := testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.class")))(r.t)
 	return found
 }
 
 // records are those of volumes, and not the classes that they name.
 func (r *rig) records() []string {
-	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.json*"))
-	testkit.Must(r.t, err)
+	found := testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.json*")))(r.t)
 	return found
 }
 

@@ -89,8 +89,7 @@ func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
 // which the open directory is a stand-in.
 func (r *rig) loseMount(req volume.Request) (pod *os.File) {
 	r.t.Helper()
-	pod, err := os.Open(req.Target)
-	testkit.Must(r.t, err)
+	pod = testkit.Value(os.Open(req.Target))(r.t)
 	r.t.Cleanup(func() { _ = pod.Close() })
 	testkit.Must(r.t, unix.Unmount(req.Target, unix.MNT_DETACH))
 	return pod
@@ -256,8 +255,7 @@ func TestUnmountBetweenLookAndWrite(t *testing.T) {
 
 func wantNoFiles(t *testing.T, dir string) {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	testkit.Must(t, err)
+	entries := testkit.Value(os.ReadDir(dir))(t)
 	for _, e := range entries {
 		t.Errorf("%s is on the disk", e.Name())
 	}
@@ -367,8 +365,7 @@ func TestCrashBeforeTheFirstPayload(t *testing.T) {
 	req := r.request("a")
 	testkit.Must(t, os.Mkdir(req.Target, 0o750))
 	testkit.Must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
-	stage, err := r.Mounts.MakeStage(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700})
-	testkit.Must(t, err)
+	stage := testkit.Value(r.Mounts.MakeStage(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700}))(t)
 	testkit.Must(t, os.WriteFile(filepath.Join(stage.Path(), "password"), []byte("half"), 0o600))
 	r.restart()
 	r.Providers = provider.Registry{"fake": w}
@@ -407,8 +404,7 @@ func TestCrashInARefresh(t *testing.T) {
 	r.RefreshAll()
 	testkit.Eventually(t, "the next refresh is done", func() bool { return r.seen.count("refresh", false) == 3 })
 	wantNoStage(t, req.Target)
-	_, err := r.Mounts.MakeStage(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700})
-	testkit.Must(t, err)
+	testkit.Value(r.Mounts.MakeStage(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700}))(t)
 	r.restart()
 	wantNoStage(t, req.Target)
 	r.wantFile(req, "password", "one")

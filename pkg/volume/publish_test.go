@@ -41,10 +41,8 @@ func TestPublishMountsAndWrites(t *testing.T) {
 	if st.Mode&0o777 != 0o440 || st.Gid != gid {
 		t.Errorf("mode %o, group %d: want 0440 and %d, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid, gid)
 	}
-	mounts, err := tmpfs.New()
-	testkit.Must(t, err)
-	info, err := mounts.Inspect(req.Target)
-	testkit.Must(t, err)
+	mounts := testkit.Value(tmpfs.New())(t)
+	info := testkit.Value(mounts.Inspect(req.Target))(t)
 	for _, option := range []string{"nosuid", "nodev", "noexec"} {
 		if !info.Ours || !info.Has(option) {
 			t.Errorf("mount %+v: want ours, with %s", info, option)
@@ -144,8 +142,7 @@ func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	testkit.Must(t, err)
 	dir, err := atomicdir.Open(root)
 	testkit.Must(t, errors.Join(err, root.Close()))
-	_, err = dir.Write([]atomicdir.File{{Path: "password", Contents: []byte("old")}}, atomicdir.Options{})
-	testkit.Must(t, err)
+	testkit.Value(dir.Write([]atomicdir.File{{Path: "password", Contents: []byte("old")}}, atomicdir.Options{}))(t)
 	testkit.Must(t, dir.Close())
 
 	r.store.fail = fault.New(fault.Denied, "no")

@@ -107,8 +107,7 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 			r.publish(bad)
 			file := r.records()[0]
 			r.publish(good)
-			data, err := os.ReadFile(file)
-			testkit.Must(t, err)
+			data := testkit.Value(os.ReadFile(file))(t)
 			testkit.Must(t, os.WriteFile(file, spoil(data), 0o600))
 			r.restart()
 			if r.Count() != 1 {
@@ -255,8 +254,7 @@ func TestClockSetBackBeforeARestart(t *testing.T) {
 	r.publish(r.request("a"))
 	rec := r.onlyRecord()
 	rec.RefreshedAt, rec.DueAt = rec.RefreshedAt.Add(10*time.Hour), rec.DueAt.Add(10*time.Hour)
-	s, err := statedir.New(r.stateDir, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	s := testkit.Value(statedir.New(r.stateDir, slog.New(slog.DiscardHandler)))(t)
 	testkit.Must(t, s.Put(rec))
 	r.restart()
 	if o := r.seen.last(volume.Recovered); o.NextAt.IsZero() || time.Until(o.NextAt) > time.Minute {
@@ -402,16 +400,14 @@ func TestSetAsideKeepsNoTokens(t *testing.T) {
 	req.Secrets = map[string]secret.String{"user": secret.NewString("s3cr3t")}
 	r.publish(req)
 	file := r.records()[0]
-	data, err := os.ReadFile(file)
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(file))(t)
 	if !bytes.Contains(data, []byte("s3cr3t")) {
 		t.Fatal("the record does not hold the token: the test proves nothing")
 	}
 	testkit.Must(t, os.WriteFile(file, data[:len(data)-1], 0o600))
 	for range 2 {
 		r.restart()
-		left, err := os.ReadFile(file + ".corrupt")
-		testkit.Must(t, err)
+		left := testkit.Value(os.ReadFile(file + ".corrupt"))(t)
 		if bytes.Contains(left, []byte("s3cr3t")) || !bytes.Contains(left, []byte(`"bytes":`)) {
 			t.Errorf("set aside is %s", left)
 		}

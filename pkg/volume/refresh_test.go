@@ -29,14 +29,12 @@ func TestRefreshWritesInPlace(t *testing.T) {
 	req := r.request("a")
 	r.store.files["stable"] = "same"
 	r.publish(req)
-	before, err := os.Stat(req.Target)
-	testkit.Must(t, err)
+	before := testkit.Value(os.Stat(req.Target))(t)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.RefreshAll()
 	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", "two")
-	after, err := os.Stat(req.Target)
-	testkit.Must(t, err)
+	after := testkit.Value(os.Stat(req.Target))(t)
 	if !os.SameFile(before, after) {
 		t.Error("the volume was mounted anew: a running pod would not see the change")
 	}

@@ -93,8 +93,7 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			req := r.request("a")
 			r.leave(req)
 			file := r.records()[0]
-			revocation, err := os.ReadFile(file)
-			testkit.Must(t, err)
+			revocation := testkit.Value(os.ReadFile(file))(t)
 			if restart {
 				r.restart()
 				if r.store.imported[req.ID] != "state of "+req.ID {

@@ -118,8 +118,7 @@ func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 	req := r.request("a")
 	r.store.files["password"] = string(make([]byte, 900<<10))
 	r.publish(req)
-	before, err := r.Stats(req.ID, req.Target)
-	testkit.Must(t, err)
+	before := testkit.Value(r.Stats(req.ID, req.Target))(t)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "small" })
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 64 << 10 })
 	testkit.Eventually(t, "the smaller limit is in force", func() bool {
@@ -129,8 +128,7 @@ func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 		return r.Failing() == 0
 	})
 	r.wantFile(req, "password", "small")
-	after, err := r.Stats(req.ID, req.Target)
-	testkit.Must(t, err)
+	after := testkit.Value(r.Stats(req.ID, req.Target))(t)
 	if after.Bytes.Total >= before.Bytes.Total {
 		t.Errorf("the volume has room for %d bytes, before it was %d", after.Bytes.Total, before.Bytes.Total)
 	}

@@ -13,8 +13,7 @@ import (
 // read that its cache cannot answer.
 func TestAskedOfTheService(t *testing.T) {
 	now := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
-	s, err := Start(t.Context(), Options{Now: func() time.Time { return now }})
-	testkit.Must(t, err)
+	s := testkit.Value(Start(t.Context(), Options{Now: func() time.Time { return now }}))(t)
 	defer func() {
 		testkit.Check(t, s.Close())
 	}()
@@ -25,8 +24,7 @@ func TestAskedOfTheService(t *testing.T) {
 	login := map[string]any{"access-type": "access_key", "access-id": id, "access-key": "key"}
 	ask := func(path string, body map[string]any) answer {
 		t.Helper()
-		data, err := json.Marshal(body)
-		testkit.Must(t, err)
+		data := testkit.Value(json.Marshal(body))(t)
 		r := httptest.NewRequestWithContext(t.Context(), "POST", path, nil)
 		return s.answer(r, data)
 	}

@@ -18,10 +18,8 @@ var now = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Issuer) {
 	t.Helper()
-	iss, err := issuer.Start(t.Context(), issuer.Options{Now: clock})
-	testkit.Must(t, err)
-	s, err := akeylessd.Start(t.Context(), akeylessd.Options{Now: clock, Issuer: iss})
-	testkit.Must(t, err)
+	iss := testkit.Value(issuer.Start(t.Context(), issuer.Options{Now: clock}))(t)
+	s := testkit.Value(akeylessd.Start(t.Context(), akeylessd.Options{Now: clock, Issuer: iss}))(t)
 	t.Cleanup(func() {
 		for range 2 { // closing twice is fine
 			testkit.Check(t, s.Close())
@@ -88,8 +86,7 @@ func TestTheDoubleJudges(t *testing.T) {
 // TestKubernetesAuth asks two clusters about tokens of both.
 func TestKubernetesAuth(t *testing.T) {
 	s, own := start(t, func() time.Time { return now })
-	other, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
-	testkit.Must(t, err)
+	other := testkit.Value(issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }}))(t)
 	t.Cleanup(func() { _ = other.Close() })
 	web := issuer.PodRef{Namespace: "shop", Pod: "web-0", ServiceAccount: "web"}
 	for id, cluster := range map[string]*akeylessd.Cluster{

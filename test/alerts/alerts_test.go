@@ -30,8 +30,7 @@ type rule struct {
 
 func rules(t *testing.T) []rule {
 	t.Helper()
-	data, err := os.ReadFile(rulesFile)
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(rulesFile))(t)
 	var file struct {
 		Groups []struct {
 			Name  string
@@ -140,8 +139,7 @@ func promtool(t *testing.T) string {
 
 func TestAlerts(t *testing.T) {
 	tool := promtool(t)
-	absolute, err := filepath.Abs(rulesFile)
-	testkit.Must(t, err)
+	absolute := testkit.Value(filepath.Abs(rulesFile))(t)
 	var b strings.Builder
 	fmt.Fprintf(&b, "rule_files: [%q]\nevaluation_interval: 1m\ntests:\n", absolute)
 	all := rules(t)
@@ -241,8 +239,7 @@ func TestMetricsExist(t *testing.T) {
 // TestRunbooks: each alert links to a section that says what it means, where to look and what to
 // do, and the page has no others.
 func TestRunbooks(t *testing.T) {
-	page, err := os.ReadFile("../../docs/runbooks.md")
-	testkit.Must(t, err)
+	page := testkit.Value(os.ReadFile("../../docs/runbooks.md"))(t)
 	sections := map[string]string{}
 	for _, s := range strings.Split(string(page), "\n## ")[1:] {
 		name, text, _ := strings.Cut(s, "\n")

@@ -71,8 +71,7 @@ func newRig(t *testing.T) *rig {
 // events returns the events of the log from a position on, and its size.
 func (r *rig) events(from int) (all []event, size int) {
 	r.t.Helper()
-	text, err := os.ReadFile(r.log)
-	testkit.Must(r.t, err)
+	text := testkit.Value(os.ReadFile(r.log))(r.t)
 	size = bytes.LastIndexByte(text, '\n') + 1
 	for one := range bytes.Lines(text[from:size]) {
 		var e event
@@ -130,15 +129,12 @@ func TestPolicy(t *testing.T) {
 	testkit.Must(t, r.api.PutSecret(ctx, "db", marker))
 	_, err = api.CoreV1().Secrets("default").Patch(ctx, "db", types.MergePatchType, []byte(`{"metadata":{"annotations":{"note":"`+marker+`"}},"stringData":{"text":"`+marker+`-2"}}`), metav1.PatchOptions{})
 	testkit.Must(t, err)
-	_, err = r.api.ReadSecret(ctx, "db")
-	testkit.Must(t, err)
+	testkit.Value(r.api.ReadSecret(ctx, "db"))(t)
 	for _, c := range []kubernetes.Interface{api, node} {
-		w, err := c.CoreV1().Secrets("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"})
-		testkit.Must(t, err)
+		w := testkit.Value(c.CoreV1().Secrets("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"}))(t)
 		w.Stop()
 	}
-	_, err = node.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"})
-	testkit.Must(t, err)
+	testkit.Value(node.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"}))(t)
 	// Tokens for a user and for kubelet.
 	var tokens []string
 	for _, c := range []kubernetes.Interface{api, node} {
@@ -166,8 +162,7 @@ func TestPolicy(t *testing.T) {
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":"x"},"spec":{"validations":[{"expression":"true"}]}}`))
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingWebhookConfiguration","metadata":{"name":"y"}}`))
 	// A request that the policy does not log.
-	_, err = api.CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
-	testkit.Must(t, err)
+	testkit.Value(api.CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{}))(t)
 
 	for want, level := range map[string]string{
 		"admin create secrets db":                             "Metadata",
@@ -231,8 +226,7 @@ func (r *rig) checkQueries() {
 
 func (r *rig) noSecrets(tokens []string) {
 	r.t.Helper()
-	text, err := os.ReadFile(r.log)
-	testkit.Must(r.t, err)
+	text := testkit.Value(os.ReadFile(r.log))(r.t)
 	for _, secret := range append(tokens, marker, "eyJhbGciOi") {
 		if i := bytes.Index(text, []byte(secret)); i >= 0 {
 			r.t.Errorf("the audit log holds a secret: %s", text[max(0, i-300):i])

@@ -44,10 +44,8 @@ func TestWatch(t *testing.T) {
 	put("web", "two") // between the list and the watch
 	put("other", "one")
 	url := a.server.URL + classesPath + "?watch=true&fieldSelector=metadata.name%3Dweb&resourceVersion=" + list.Metadata.ResourceVersion
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	testkit.Must(t, err)
-	answer, err := a.server.Client().Do(request)
-	testkit.Must(t, err)
+	request := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil))(t)
+	answer := testkit.Value(a.server.Client().Do(request))(t)
 	defer answer.Body.Close()
 	lines := bufio.NewScanner(answer.Body)
 	for _, want := range []string{"two", "three"} {

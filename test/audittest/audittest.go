@@ -107,8 +107,7 @@ var command = regexp.MustCompile("(?m)^    (jq .*)$")
 // as "recipes" for "<!-- recipes: ... -->" and "<!-- end of recipes -->".
 func Recipes(t testing.TB, page, name string) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(Path()), page))
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(filepath.Join(filepath.Dir(Path()), page)))(t)
 	_, part, begun := strings.Cut(string(text), "<!-- "+name+":")
 	part, _, ended := strings.Cut(part, "<!-- end of "+name+" -->")
 	if !begun || !ended {

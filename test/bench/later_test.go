@@ -37,11 +37,9 @@ func TestGate(t *testing.T) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, g.url()+"/v1/a%20b?list=true", strings.NewReader("body"))
 		testkit.Must(t, err)
 		r.Header.Set("X-Vault-Token", "t")
-		resp, err := http.DefaultClient.Do(r)
-		testkit.Must(t, err)
+		resp := testkit.Value(http.DefaultClient.Do(r))(t)
 		defer func() { _ = resp.Body.Close() }()
-		body, err := io.ReadAll(resp.Body)
-		testkit.Must(t, err)
+		body := testkit.Value(io.ReadAll(resp.Body))(t)
 		return resp.StatusCode, string(body)
 	}
 	if code, body := ask(); code != http.StatusAccepted || body != "body" {
@@ -175,17 +173,13 @@ func TestMountRequest(t *testing.T) {
 	source, end, err := providerPackage(t.Context(), dir)
 	testkit.Must(t, err)
 	defer end()
-	r, err := fetchRequest(p, "/target", pluginName, pluginParameters())
-	testkit.Must(t, err)
-	payload, err := source.Fetch(t.Context(), r)
-	testkit.Must(t, err)
-	bare, err := mountRequest(p, "/target")
-	testkit.Must(t, err)
+	r := testkit.Value(fetchRequest(p, "/target", pluginName, pluginParameters()))(t)
+	payload := testkit.Value(source.Fetch(t.Context(), r))(t)
+	bare := testkit.Value(mountRequest(p, "/target"))(t)
 	if sent := server.Requests()[0]; !proto.Equal(sent, bare) {
 		t.Errorf("the provider package sends\n%v\nand the bare call is\n%v", sent, bare)
 	}
-	answer, err := server.Mount(t.Context(), bare)
-	testkit.Must(t, err)
+	answer := testkit.Value(server.Mount(t.Context(), bare))(t)
 	testkit.Must(t, sameFiles(answer, payload))
 	answer.Files[0].Contents = []byte("other")
 	if sameFiles(answer, payload) == nil {
@@ -202,13 +196,10 @@ func TestAkeylessFloor(t *testing.T) {
 	n, _ := simulatedNode(t)
 	n.config.pods, n.config.atOnce = 3, 2
 	testkit.Must(t, n.startAkeyless(t.Context()))
-	t.Cleanup(func() {
-		testkit.Check(t, n.akeyless.Close())
-	})
+	t.Cleanup(func() { testkit.Check(t, n.akeyless.Close()) })
 	f := newFloor(2, akeylessFloor(n.akeyless.URL()))
 	defer f.close()
-	count, err := akeylessStore{n.akeyless}.begin()
-	testkit.Must(t, err)
+	count := testkit.Value(akeylessStore{n.akeyless}.begin())(t)
 	if _, err := f.run(t.Context(), n.pods("a", keyless, 3)); err != nil {
 		t.Fatal(err)
 	}

@@ -23,11 +23,9 @@ import (
 // simulatedNode has one volume in the driver's layout.
 func simulatedNode(t *testing.T) (*node, podList) {
 	t.Helper()
-	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	iss := testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = iss.Close() })
-	k, err := kubelet.Dial(t.TempDir(), "/nowhere")
-	testkit.Must(t, err)
+	k := testkit.Value(kubelet.Dial(t.TempDir(), "/nowhere"))(t)
 	t.Cleanup(func() { _ = k.Close() })
 	w := &world{config: config{pods: 1, atOnce: 1}, issuer: iss}
 	n := &node{world: w, kubelet: k}

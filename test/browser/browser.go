@@ -57,8 +57,7 @@ func Start(t testing.TB) *Browser {
 	testkit.Must(t, err)
 	from, write, err := os.Pipe()
 	testkit.Must(t, err)
-	profile, err := os.MkdirTemp("", "browser")
-	testkit.Must(t, err)
+	profile := testkit.Value(os.MkdirTemp("", "browser"))(t)
 	ctx, stop := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--user-data-dir="+profile, "about:blank")
@@ -134,8 +133,7 @@ func (b *Browser) Screenshot() []byte {
 	b.t.Helper()
 	var out struct{ Data string }
 	b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &out)
-	png, err := base64.StdEncoding.DecodeString(out.Data)
-	testkit.Must(b.t, err)
+	png := testkit.Value(base64.StdEncoding.DecodeString(out.Data))(b.t)
 	return png
 }
 

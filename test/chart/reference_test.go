@@ -154,8 +154,7 @@ func TestDocsNameValuesThatExist(t *testing.T) {
 			known[v.path] = true
 		}
 	}
-	pages, err := filepath.Glob("../../docs/*.md")
-	testkit.Must(t, err)
+	pages := testkit.Value(filepath.Glob("../../docs/*.md"))(t)
 	checked := 0
 	check := func(page, name string) {
 		checked++
@@ -167,8 +166,7 @@ func TestDocsNameValuesThatExist(t *testing.T) {
 		if filepath.Base(page) == "values.md" {
 			continue // made of the values themselves
 		}
-		text, err := os.ReadFile(page)
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(page))(t)
 		foreign := false // a command that installs another chart
 		for line := range strings.Lines(string(text)) {
 			if strings.Contains(line, "helm install ") || strings.Contains(line, "helm upgrade ") {
@@ -253,8 +251,7 @@ func setExtraArgs(t *testing.T, schema *yaml.Node) {
 
 func flagNames(t *testing.T) []string {
 	t.Helper()
-	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
-	testkit.Must(t, err)
+	help := testkit.Value(exec.CommandContext(t.Context(), driver(t), "--help").Output())(t)
 	var names []string
 	for _, match := range regexp.MustCompile(`(?m)^  --([a-z0-9-]+)`).FindAllSubmatch(help, -1) {
 		names = append(names, string(match[1]))
@@ -292,8 +289,7 @@ func TestParametersAreThoseOfTheDriver(t *testing.T) {
 		known[provider] = append(class.OwnKeys(), names...)
 		slices.Sort(known[provider])
 	}
-	want, err := json.MarshalIndent(known, "", "  ")
-	testkit.Must(t, err)
+	want := testkit.Value(json.MarshalIndent(known, "", "  "))(t)
 	want = append(want, '\n')
 	if *update {
 		testkit.Must(t, os.WriteFile(parametersFile, want, 0o644))
@@ -320,11 +316,9 @@ func TestClassWarnings(t *testing.T) {
 // TestSettingsAreNamed: the names of flags and values in errors are those of the driver and the
 // chart.
 func TestSettingsAreNamed(t *testing.T) {
-	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
-	testkit.Must(t, err)
+	help := testkit.Value(exec.CommandContext(t.Context(), driver(t), "--help").Output())(t)
 	text := func(path string) string {
-		data, err := os.ReadFile(path)
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile(path))(t)
 		return string(data)
 	}
 	template, page := text("../../charts/mayfly/templates/_driver.tpl"), text("../../docs/values.md")

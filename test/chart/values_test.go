@@ -29,8 +29,7 @@ type section struct {
 
 func parse(t *testing.T, name string) *yaml.Node {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(chartDir, name))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(chartDir, name)))(t)
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		t.Fatalf("parsing %s: %v", name, err)
@@ -343,8 +342,7 @@ func TestOldNames(t *testing.T) {
 
 func oldNames(t *testing.T) map[string]string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(chartDir, "files/old-names.json"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(chartDir, "files/old-names.json")))(t)
 	var names map[string]string
 	testkit.Must(t, json.Unmarshal(data, &names))
 	return names
@@ -363,8 +361,7 @@ func deprecated(t *testing.T) map[string]bool {
 			walk(joinPath(path, key), below)
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(chartDir, "values.schema.json"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(chartDir, "values.schema.json")))(t)
 	root := &schemaNode{}
 	testkit.Must(t, json.Unmarshal(data, root))
 	walk("", root)

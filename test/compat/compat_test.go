@@ -36,8 +36,7 @@ func TestPage(t *testing.T) {
 
 // TestNamedTests: the tests that cases name exist.
 func TestNamedTests(t *testing.T) {
-	cases, err := LoadSecrets("secrets")
-	testkit.Must(t, err)
+	cases := testkit.Value(LoadSecrets("secrets"))(t)
 	for _, c := range cases {
 		if c.Test.Name == "" {
 			continue

@@ -45,8 +45,7 @@ func NewProcess(t T, name, log string, command func() *exec.Cmd) *Process {
 // Start starts the program.
 func (p *Process) Start() {
 	p.t.Helper()
-	log, err := os.OpenFile(p.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	testkit.Must(p.t, err)
+	log := testkit.Value(os.OpenFile(p.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600))(p.t)
 	defer log.Close()
 	cmd := p.command()
 	cmd.Stdout, cmd.Stderr = log, log

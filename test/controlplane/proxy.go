@@ -38,8 +38,7 @@ func (l *Link) Up() {
 	if l.listener != nil {
 		return
 	}
-	listener, err := net.Listen("tcp", l.Address)
-	testkit.Must(l.t, err)
+	listener := testkit.Value(net.Listen("tcp", l.Address))(l.t)
 	l.listener, l.Address = listener, listener.Addr().String()
 	l.running.Go(func() { l.serve(listener) })
 }

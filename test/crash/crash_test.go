@@ -23,8 +23,7 @@ func crashes(t *testing.T) int {
 	if text == "" {
 		return 200
 	}
-	n, err := strconv.Atoi(text)
-	testkit.Must(t, err)
+	n := testkit.Value(strconv.Atoi(text))(t)
 	return n
 }
 
@@ -109,8 +108,7 @@ func checkpoint(pods []*pod) int {
 // credentials.
 func (env *environment) checkWorkDone(pods []*pod, logins int, took time.Duration) {
 	env.t.Helper()
-	counts, err := env.vault.CountRequests(env.t.Context(), env.began)
-	testkit.Must(env.t, err)
+	counts := testkit.Value(env.vault.CountRequests(env.t.Context(), env.began))(env.t)
 	reads, published := 0, 0
 	for _, p := range pods {
 		reads += int(p.reads.Load())
@@ -206,8 +204,7 @@ func TestRestartReusesCredentials(t *testing.T) {
 	testkit.Must(t, env.rotate(1))
 	env.eventually("every pod has been refreshed", func() bool { return allHave(pods, 1) })
 	before := payloads(t, pods)
-	mark, err := env.vault.Mark()
-	testkit.Must(t, err)
+	mark := testkit.Value(env.vault.Mark())(t)
 	for range 10 {
 		env.kill()
 		if n := checkpoint(pods); n != podCount {
@@ -220,8 +217,7 @@ func TestRestartReusesCredentials(t *testing.T) {
 	}
 	testkit.Must(t, env.rotate(7))
 	env.eventually("every pod has the rotated secret", func() bool { return allHave(pods, 7) })
-	counts, err := env.vault.CountRequests(t.Context(), mark)
-	testkit.Must(t, err)
+	counts := testkit.Value(env.vault.CountRequests(t.Context(), mark))(t)
 	for _, path := range []string{"auth/kubernetes/login", "pki/issue/web", env.credentials()} {
 		if counts[path] != 0 {
 			t.Errorf("ten restarts made %d requests to %s: %v", counts[path], path, counts)

@@ -50,34 +50,27 @@ func newEnvironment(t *testing.T, role string) *environment {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
-	dir, err := os.MkdirTemp("", "crash")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "crash"))(t)
 	env := &environment{t: t, dir: dir, role: role}
 	t.Cleanup(env.cleanUp)
 	env.postgres = postgres.New(t)
 	env.binary = build(t, dir)
-	env.vaultLog, err = os.Create(filepath.Join(dir, "vault.log"))
-	testkit.Must(t, err)
+	env.vaultLog = testkit.Value(os.Create(filepath.Join(dir, "vault.log")))(t)
 	env.vault = vaulttest.New(t, vaulttest.Options{Logs: env.vaultLog})
-	env.issuer, err = issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	env.issuer = testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = env.issuer.Close() })
-	env.log, err = os.Create(filepath.Join(dir, "driver.log"))
-	testkit.Must(t, err)
+	env.log = testkit.Value(os.Create(filepath.Join(dir, "driver.log")))(t)
 	env.setUpVault()
 	env.writeClass()
-	env.began, err = env.vault.Mark()
-	testkit.Must(t, err)
-	env.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), env.socket())
-	testkit.Must(t, err)
+	env.began = testkit.Value(env.vault.Mark())(t)
+	env.Kubelet = testkit.Value(kubelet.Dial(filepath.Join(dir, "kubelet"), env.socket()))(t)
 	t.Cleanup(func() { _ = env.Close() })
 	return env
 }
 
 func build(t *testing.T, dir string) string {
 	t.Helper()
-	root, err := toolcache.ModuleRoot()
-	testkit.Must(t, err)
+	root := testkit.Value(toolcache.ModuleRoot())(t)
 	binary := filepath.Join(dir, "mayfly-node")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/mayfly-node")
 	cmd.Dir = root
@@ -221,8 +214,7 @@ func (env *environment) cleanUp() {
 
 // mounts returns the mount points below dir, with that of the state.
 func (env *environment) mounts() []string {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	testkit.Must(env.t, err)
+	data := testkit.Value(os.ReadFile("/proc/self/mountinfo"))(env.t)
 	var found []string
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
 		if f := strings.Fields(string(line)); len(f) > 4 && strings.HasPrefix(f[4], env.dir+"/") {
@@ -251,8 +243,7 @@ func (env *environment) liveLeases() int {
 
 // halfLeases counts the leases of which Vault recorded only a half, and which it does not revoke.
 func (env *environment) halfLeases() int {
-	b, err := os.ReadFile(env.vaultLog.Name())
-	testkit.Must(env.t, err)
+	b := testkit.Value(os.ReadFile(env.vaultLog.Name()))(env.t)
 	return bytes.Count(b, []byte("failed to register lease"))
 }
 
@@ -268,14 +259,12 @@ func (env *environment) exist(users map[string]string) int {
 }
 
 func (env *environment) count(where string) int {
-	n, err := strconv.Atoi(env.postgres.Query(env.t, "SELECT count(*) FROM pg_roles WHERE "+where))
-	testkit.Must(env.t, err)
+	n := testkit.Value(strconv.Atoi(env.postgres.Query(env.t, "SELECT count(*) FROM pg_roles WHERE "+where)))(env.t)
 	return n
 }
 
 func (env *environment) list(path string) []string {
-	s, err := env.vault.Client().Logical().ListWithContext(env.t.Context(), path)
-	testkit.Must(env.t, err)
+	s := testkit.Value(env.vault.Client().Logical().ListWithContext(env.t.Context(), path))(env.t)
 	if s == nil {
 		return nil
 	}

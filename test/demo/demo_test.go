@@ -84,8 +84,7 @@ func lend(from, to string) error {
 // command runs the demo in a temporary directory of its own, which must be empty afterwards.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "demo-")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "demo-"))(t)
 	t.Cleanup(func() {
 		checkNothingLeft(t, dir)
 		testkit.Check(t, os.RemoveAll(dir))
@@ -107,8 +106,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 		t.Errorf("mounts are left below %s", dir)
 	}
 	for _, pattern := range []string{"/proc/[0-9]*/cmdline", "/proc/[0-9]*/environ"} {
-		files, err := filepath.Glob(pattern)
-		testkit.Must(t, err)
+		files := testkit.Value(filepath.Glob(pattern))(t)
 		for _, file := range files {
 			// Another user's process, or one that has gone, cannot be read.
 			if data, _ := os.ReadFile(file); bytes.Contains(data, []byte(dir)) {
@@ -236,8 +234,7 @@ func TestParseMountInfo(t *testing.T) {
 30 22 0:40 / /a/mount rw,nosuid,nodev,noexec,relatime shared:5 - tmpfs other rw
 31 30 0:41 / /a/mount rw,nosuid,nodev,noexec,relatime - tmpfs mayfly rw,size=8k,nr_inodes=9
 `
-	got, err := parseMountInfo(table, "/a/mount")
-	testkit.Must(t, err)
+	got := testkit.Value(parseMountInfo(table, "/a/mount"))(t)
 	testkit.Must(t, got.check("/a/mount"))
 	for _, text := range []string{"", "garbage\n", table[:len(table)/3]} {
 		if got, err := parseMountInfo(text, "/b"); err == nil {

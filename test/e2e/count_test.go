@@ -73,8 +73,7 @@ func (r *release) metrics(ctx context.Context) (samples, error) {
 
 func (c *tenant) driverMetrics() samples {
 	c.t.Helper()
-	s, err := c.driver.metrics(c.t.Context())
-	testkit.Must(c.t, err)
+	s := testkit.Value(c.driver.metrics(c.t.Context()))(c.t)
 	return s
 }
 
@@ -162,10 +161,8 @@ type tally struct {
 
 func (c *tenant) tally() tally {
 	c.t.Helper()
-	server, err := c.statusWrites(c.t.Context())
-	testkit.Must(c.t, err)
-	info, err := os.Stat(c.node.AuditLog())
-	testkit.Must(c.t, err)
+	server := testkit.Value(c.statusWrites(c.t.Context()))(c.t)
+	info := testkit.Value(os.Stat(c.node.AuditLog()))(c.t)
 	return tally{server: server, audit: info.Size()}
 }
 
@@ -183,8 +180,7 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 
 func (c *tenant) vaultMark() vaulttest.Mark {
 	c.t.Helper()
-	mark, err := c.vault.Mark()
-	testkit.Must(c.t, err)
+	mark := testkit.Value(c.vault.Mark())(c.t)
 	return mark
 }
 
@@ -201,8 +197,7 @@ func (c *tenant) writesSince(t tally) int {
 // checkVaultCost checks that one login served all volumes, which have one service account.
 func (c *tenant) checkVaultCost(since vaulttest.Mark) {
 	c.t.Helper()
-	counts, err := c.vault.CountRequests(c.t.Context(), since)
-	testkit.Must(c.t, err)
+	counts := testkit.Value(c.vault.CountRequests(c.t.Context(), since))(c.t)
 	c.results.measured("Vault, %d volumes of one service account until then: %d logins, %d reads, %d requests in all",
 		manyPods, counts[loginPath], counts.Under(kvMount+"/data/"), counts.Under(""))
 	if n := counts[loginPath]; n != 1 {

@@ -33,9 +33,7 @@ func (c *tenant) newLongRunning() *longRunning {
 	pod := c.run(newPod("long-running", printChanges, mounts("db")))
 	s := &longRunning{tenant: c, pod: pod, logged: marker + "one\n"}
 	c.awaitLog("long-running", s.logged)
-	var err error
-	s.mark, err = c.vault.Mark()
-	testkit.Must(c.t, err)
+	s.mark = testkit.Value(c.vault.Mark())(c.t)
 	return s
 }
 
@@ -76,8 +74,7 @@ func (s *longRunning) checkNewPod(value string) {
 
 func driverKilled(c *tenant) {
 	s := c.newLongRunning()
-	before, err := c.driver.restarts(c.t.Context())
-	testkit.Must(c.t, err)
+	before := testkit.Value(c.driver.restarts(c.t.Context()))(c.t)
 	tally, trail := c.tally(), c.lastAuditChain()
 	c.killDriver()
 	s.checkFile(s.pod, "one")
@@ -115,8 +112,7 @@ func (c *tenant) killDriver() { c.killProgram(driverProgram, "="+c.node.KubeletR
 // for another.
 func (c *tenant) killProgram(program, words string) {
 	c.t.Helper()
-	before, err := pidsOf(program, words)
-	testkit.Must(c.t, err)
+	before := testkit.Value(pidsOf(program, words))(c.t)
 	if len(before) != 1 {
 		c.t.Fatalf("there are processes %v of %s, want one", before, program)
 	}

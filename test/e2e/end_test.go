@@ -27,8 +27,7 @@ const revokePath = "auth/token/revoke-self"
 func podDeleted(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	mark, err := c.vault.Mark()
-	testkit.Must(c.t, err)
+	mark := testkit.Value(c.vault.Mark())(c.t)
 	pod := c.run(newPod("short", printOnce, mounts("db")))
 	if line := mountLine(c.t.Context(), c.volume(pod, volumeName)); !strings.Contains(line, " - tmpfs ") || !strings.Contains(line, "noexec") {
 		c.t.Errorf("the volume's mount is %q, want a tmpfs with noexec", line)
@@ -86,8 +85,7 @@ func jobCompletes(c *tenant) {
 		}
 		return err
 	})
-	pods, err := c.api.CoreV1().Pods(c.ns).List(c.t.Context(), metav1.ListOptions{LabelSelector: "job-name=job"})
-	testkit.Must(c.t, err)
+	pods := testkit.Value(c.api.CoreV1().Pods(c.ns).List(c.t.Context(), metav1.ListOptions{LabelSelector: "job-name=job"}))(c.t)
 	if len(pods.Items) != 1 {
 		c.t.Fatalf("the job has %d pods", len(pods.Items))
 	}
@@ -126,8 +124,7 @@ func (c *tenant) checkNotRead(path string) {
 	other.put("other", "one")
 	other.class("other", nil, other.object("password", "other"))
 	other.run(newPod("other", printOnce, mounts("other")))
-	mark, err := c.vault.Mark()
-	testkit.Must(c.t, err)
+	mark := testkit.Value(c.vault.Mark())(c.t)
 	c.until("three refreshes of another volume", func(ctx context.Context) error {
 		counts, err := c.vault.CountRequests(ctx, mark)
 		if n := counts.Under(kvMount + "/data/" + other.ns + "/"); err == nil && n < 3 {
@@ -135,8 +132,7 @@ func (c *tenant) checkNotRead(path string) {
 		}
 		return err
 	})
-	counts, err := c.vault.CountRequests(c.t.Context(), mark)
-	testkit.Must(c.t, err)
+	counts := testkit.Value(c.vault.CountRequests(c.t.Context(), mark))(c.t)
 	if n := counts[path]; n > 0 {
 		c.t.Errorf("%s was read %d times", path, n)
 	}
@@ -176,15 +172,13 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 // checkLogs checks the logs of the driver, at level debug and with its audit trail, and of kubelet.
 func (e *environment) checkLogs(t *testing.T) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(e.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
-	testkit.Must(t, err)
+	files := testkit.Value(filepath.Glob(filepath.Join(filepath.Dir(e.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*")))(t)
 	if len(files) == 0 {
 		t.Error("there is no log of the driver")
 	}
 	lines := 0
 	for _, file := range append(files, e.node.Log(node.Kubelet)) {
-		data, err := os.ReadFile(file)
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile(file))(t)
 		if found := leaked(data); found != "" {
 			t.Errorf("%s holds a secret: %s", file, found)
 		}

@@ -28,11 +28,9 @@ const hostRoot = "/host"
 // examplesReload runs the applications of examples/ in pods, and checks that each uses rotated secrets
 // without a restart. It skips programs that are not installed on this machine, and logs that.
 func examplesReload(c *tenant) {
-	scratch, err := os.MkdirTemp("", "examples")
-	testkit.Must(c.t, err)
+	scratch := testkit.Value(os.MkdirTemp("", "examples"))(c.t)
 	c.t.Cleanup(func() { _ = os.RemoveAll(scratch) })
-	examples, err := filepath.Abs("../../examples")
-	testkit.Must(c.t, err)
+	examples := testkit.Value(filepath.Abs("../../examples"))(c.t)
 	build := exec.CommandContext(c.t.Context(), "go", "build", "-o", filepath.Join(scratch, "reload"), ".")
 	build.Dir, build.Env = filepath.Join(examples, "go"), append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -103,8 +101,7 @@ func (c *tenant) startNginx(examples, scratch string) string {
 	if c.program("nginx") == "" {
 		return ""
 	}
-	text, err := os.ReadFile(filepath.Join(examples, "nginx", "nginx.conf"))
-	testkit.Must(c.t, err)
+	text := testkit.Value(os.ReadFile(filepath.Join(examples, "nginx", "nginx.conf")))(c.t)
 	socket, config := filepath.Join(scratch, "s"), filepath.Join(scratch, "nginx.conf")
 	replaced := strings.NewReplacer("8443", "unix:"+socket, "/mnt/secrets", "/mnt", "/tmp/", scratch+"/").Replace(string(text))
 	testkit.Must(c.t, os.WriteFile(config, []byte(replaced), 0o600))

@@ -150,8 +150,7 @@ func (c *tenant) explainFast() {
 	c.awaitPod("healthy", isRunning)
 	best := 0
 	for range 3 {
-		got, err := c.runExplain(c.t.Context(), admin, "pod/healthy")
-		testkit.Must(c.t, err)
+		got := testkit.Value(c.runExplain(c.t.Context(), admin, "pod/healthy"))(c.t)
 		if got.code != 0 || len(got.Findings) > 0 {
 			c.t.Errorf("findings for a pod without failures: %s", got.text)
 		}
@@ -403,8 +402,7 @@ func (c *tenant) exhaust(mount string) {
 // audience.
 func (c *tenant) jwtMethod() string {
 	c.t.Helper()
-	keys, err := c.api.CoreV1().RESTClient().Get().AbsPath("/openid/v1/jwks").DoRaw(c.t.Context())
-	testkit.Must(c.t, err)
+	keys := testkit.Value(c.api.CoreV1().RESTClient().Get().AbsPath("/openid/v1/jwks").DoRaw(c.t.Context()))(c.t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(keys) }))
 	c.t.Cleanup(server.Close)
 	path := c.authMethod("jwt", "jwt", map[string]any{"jwks_url": server.URL})
@@ -417,8 +415,7 @@ func (c *tenant) jwtMethod() string {
 // clusterCA is the certificate authority of the API server.
 func (c *tenant) clusterCA() string {
 	c.t.Helper()
-	config, err := c.api.CoreV1().ConfigMaps(c.ns).Get(c.t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
-	testkit.Must(c.t, err)
+	config := testkit.Value(c.api.CoreV1().ConfigMaps(c.ns).Get(c.t.Context(), "kube-root-ca.crt", metav1.GetOptions{}))(c.t)
 	return config.Data["ca.crt"]
 }
 
@@ -434,10 +431,8 @@ func explainDriver(c *tenant) {
 	developer := c.developer()
 
 	change := func(patch any) {
-		body, err := json.Marshal(patch)
-		testkit.Must(c.t, err)
-		_, err = c.api.StorageV1().CSIDrivers().Patch(ctx, driverName, types.MergePatchType, body, metav1.PatchOptions{})
-		testkit.Must(c.t, err)
+		body := testkit.Value(json.Marshal(patch))(c.t)
+		testkit.Value(c.api.StorageV1().CSIDrivers().Patch(ctx, driverName, types.MergePatchType, body, metav1.PatchOptions{}))(c.t)
 	}
 	change(map[string]any{"spec": map[string]any{"podInfoOnMount": false}})
 	c.start(newPod("nameless", printOnce, mounts("db")))

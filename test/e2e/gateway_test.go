@@ -123,8 +123,7 @@ func (c *tenant) filesOf(pod *corev1.Pod, names ...string) string {
 	c.t.Helper()
 	var text strings.Builder
 	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), name))
-		testkit.Must(c.t, err)
+		data := testkit.Value(os.ReadFile(filepath.Join(c.volume(pod, volumeName), name)))(c.t)
 		if len(data) == 0 {
 			c.t.Errorf("%s is empty", name)
 		}

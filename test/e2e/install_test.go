@@ -90,8 +90,7 @@ func (c *tenant) taint(ctx context.Context, key string) error {
 
 func (c *tenant) mustEvents(pod string) []corev1.Event {
 	c.t.Helper()
-	events, err := c.events(c.t.Context(), c.ns, pod)
-	testkit.Must(c.t, err)
+	events := testkit.Value(c.events(c.t.Context(), c.ns, pod))(c.t)
 	return events
 }
 
@@ -103,14 +102,12 @@ func tokenTransports(c *tenant) {
 		testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{
 			"csiDriver": map[string]any{"serviceAccountTokenInSecrets": inSecrets},
 		}))
-		driver, err := c.api.StorageV1().CSIDrivers().Get(c.t.Context(), driverName, metav1.GetOptions{})
-		testkit.Must(c.t, err)
+		driver := testkit.Value(c.api.StorageV1().CSIDrivers().Get(c.t.Context(), driverName, metav1.GetOptions{}))(c.t)
 		if got := driver.Spec.ServiceAccountTokenInSecrets; got != nil && *got != inSecrets || got == nil && inSecrets {
 			c.t.Fatalf("the CSIDriver object has serviceAccountTokenInSecrets %v, want %t", got, inSecrets)
 		}
 		name := fmt.Sprintf("tokens-%t", inSecrets)
-		mark, err := c.vault.Mark()
-		testkit.Must(c.t, err)
+		mark := testkit.Value(c.vault.Mark())(c.t)
 		// Another service account, without a login.
 		c.account(name)
 		testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
@@ -139,10 +136,8 @@ chmod u+s /secrets/script 2>/dev/null && echo setuid
 /secrets/script 2>/dev/null || echo refused
 exec sleep 100000`, mounts("db")))
 
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	testkit.Must(c.t, err)
-	node, err := mountOf(string(table), c.volume(pod, volumeName))
-	testkit.Must(c.t, err)
+	table := testkit.Value(os.ReadFile("/proc/self/mountinfo"))(c.t)
+	node := testkit.Value(mountOf(string(table), c.volume(pod, volumeName)))(c.t)
 	var lines []string
 	c.until("the container to have run its script", func(ctx context.Context) error {
 		text, err := c.log(ctx, "flags")
@@ -152,8 +147,7 @@ exec sleep 100000`, mounts("db")))
 		}
 		return err
 	})
-	container, err := mountOf(lines[0], mountPath)
-	testkit.Must(c.t, err)
+	container := testkit.Value(mountOf(lines[0], mountPath))(c.t)
 	c.t.Logf("on the node:      %s", node)
 	c.t.Logf("in the container: %s", container)
 	c.t.Logf("a script of mode 0755 in the volume: %s", lines[len(lines)-1])

@@ -31,10 +31,8 @@ const (
 // of the node: kubelet accepts it, the plugin serves its socket, and serves it again after a kill
 // that leaves the socket file behind.
 func kmsStaticPod(c *tenant) {
-	root, err := toolcache.ModuleRoot()
-	testkit.Must(c.t, err)
-	dir, err := os.MkdirTemp("", "mayfly-e2e-kms-")
-	testkit.Must(c.t, err)
+	root := testkit.Value(toolcache.ModuleRoot())(c.t)
+	dir := testkit.Value(os.MkdirTemp("", "mayfly-e2e-kms-"))(c.t)
 	c.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	config, sockets := filepath.Join(dir, "config"), filepath.Join(dir, "run")
 	testkit.Must(c.t, errors.Join(os.Mkdir(config, 0o700), os.Mkdir(sockets, 0o700)))
@@ -73,10 +71,8 @@ func kmsStaticPod(c *tenant) {
 // kmsImage puts an image of the program on the node.
 func (c *tenant) kmsImage(dir string) {
 	c.t.Helper()
-	program, err := buildProgram(c.t.Context(), dir, "mayfly-kms")
-	testkit.Must(c.t, err)
-	data, err := os.ReadFile(program)
-	testkit.Must(c.t, err)
+	program := testkit.Value(buildProgram(c.t.Context(), dir, "mayfly-kms"))(c.t)
+	data := testkit.Value(os.ReadFile(program))(c.t)
 	testkit.Must(c.t, c.node.AddImage(c.t.Context(), node.Image{
 		Ref: kmsImage, Entrypoint: []string{"/mayfly-kms"}, Files: []node.ImageFile{{Path: "mayfly-kms", Data: data, Mode: 0o755}},
 	}))
@@ -94,8 +90,7 @@ func (c *tenant) kmsConfig(root, dir string) {
 	token, err := c.vault.Client().Auth().Token().CreateWithContext(c.t.Context(), &api.TokenCreateRequest{Policies: []string{mount}, Period: "1h"})
 	testkit.Must(c.t, err)
 	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, "token"), []byte(token.Auth.ClientToken), 0o600))
-	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/config.yaml"))
-	testkit.Must(c.t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(root, "deploy/kms/config.yaml")))(c.t)
 	settings := map[string]any{}
 	testkit.Must(c.t, yaml.Unmarshal(data, &settings))
 	for _, key := range []string{"vaultCaCert", "roleId", "secretIdFile"} {
@@ -104,20 +99,17 @@ func (c *tenant) kmsConfig(root, dir string) {
 		}
 		delete(settings, key)
 	}
-	system, err := c.api.CoreV1().Namespaces().Get(c.t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
-	testkit.Must(c.t, err)
+	system := testkit.Value(c.api.CoreV1().Namespaces().Get(c.t.Context(), metav1.NamespaceSystem, metav1.GetOptions{}))(c.t)
 	settings["vaultAddr"], settings["authMethod"], settings["tokenFile"] = []string{c.vault.Address}, "token-file", kmsDir+"/token"
 	settings["transitMount"], settings["clusterId"] = mount, string(system.UID)
-	data, err = yaml.Marshal(settings)
-	testkit.Must(c.t, err)
+	data = testkit.Value(yaml.Marshal(settings))(c.t)
 	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
 }
 
 // kmsPod is the shipped manifest with the node's folders.
 func kmsPod(c *tenant, root, config, sockets string) []byte {
 	c.t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/static-pod.yaml"))
-	testkit.Must(c.t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(root, "deploy/kms/static-pod.yaml")))(c.t)
 	var pod corev1.Pod
 	testkit.Must(c.t, yaml.UnmarshalStrict(data, &pod))
 	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ImagePullPolicy = kmsImage, corev1.PullNever
@@ -131,8 +123,7 @@ func kmsPod(c *tenant, root, config, sockets string) []byte {
 			c.t.Fatalf("deploy/kms/static-pod.yaml has a volume %s", v.Name)
 		}
 	}
-	data, err = yaml.Marshal(pod)
-	testkit.Must(c.t, err)
+	data = testkit.Value(yaml.Marshal(pod))(c.t)
 	return data
 }
 

@@ -143,8 +143,7 @@ func (c *tenant) checkPublishCost(before tally) {
 		}
 		return err
 	})
-	cost, err := c.costSince(c.t.Context(), before)
-	testkit.Must(c.t, err)
+	cost := testkit.Value(c.costSince(c.t.Context(), before))(c.t)
 	c.results.measured("API server, %d first publishes: %s", manyPods, cost)
 	if cost.server != (writes{creates: manyPods}) {
 		c.t.Errorf("by the API server's metrics the statuses had %+v, want one create a volume and nothing else", cost.server)
@@ -175,8 +174,7 @@ func (c *tenant) checkRefreshCost() {
 	if n := end.sum("rotation_reconcile_error_total") - start.sum("rotation_reconcile_error_total"); n > 0 {
 		c.t.Errorf("%.0f refreshes failed", n)
 	}
-	cost, err := c.costSince(c.t.Context(), before)
-	testkit.Must(c.t, err)
+	cost := testkit.Value(c.costSince(c.t.Context(), before))(c.t)
 	c.results.measured("API server, %.0f unchanged refreshes and %.0f republishes: %s",
 		end.sum("rotation_reconcile_total")-start.sum("rotation_reconcile_total"), end.sum(publishCalls)-start.sum(publishCalls), cost)
 	if cost.server != (writes{}) {

@@ -131,8 +131,7 @@ func spansExported(c *tenant) {
 	if about := read[0].About; about["k8s.node.name"] != c.node.Name() || about["service.version"] != versions[0] {
 		c.t.Errorf("the spans are of %v", about)
 	}
-	entries, err := c.vault.AuditEntries(c.t.Context())
-	testkit.Must(c.t, err)
+	entries := testkit.Value(c.vault.AuditEntries(c.t.Context()))(c.t)
 	id, path := read[0].Attributes[trace.KeyCorrelation], kvMount+"/data/"+c.ns+"/db"
 	found := false
 	for _, e := range entries {

@@ -50,10 +50,8 @@ var firstPages = []string{installPage, "docs/vault.md", "README.md"}
 // section that installs the driver begins without it; any other begins with the driver installed as
 // in docs/install.md.
 func docsRun(c *tenant) {
-	root, err := toolcache.ModuleRoot()
-	testkit.Must(c.t, err)
-	blocks, err := pages.Read(root)
-	testkit.Must(c.t, err)
+	root := testkit.Value(toolcache.ModuleRoot())(c.t)
+	blocks := testkit.Value(pages.Read(root))(c.t)
 	slices.SortStableFunc(blocks, func(a, b pages.Block) int { return cmp.Compare(pageOrder(a.Page), pageOrder(b.Page)) })
 	blocks = slices.DeleteFunc(blocks, func(b pages.Block) bool { return b.NotRun != "" })
 	r := newReader(c, root, blocks)
@@ -101,9 +99,7 @@ func (r *reader) in(t *testing.T) *reader {
 func newReader(c *tenant, root string, blocks []pages.Block) *reader {
 	c.t.Helper()
 	r := &reader{tenant: c, root: root, dir: c.t.TempDir()}
-	var err error
-	r.store, err = vaulttest.Start(c.t.Context(), vaulttest.Options{Progress: c.out, TLS: true})
-	testkit.Must(c.t, err)
+	r.store = testkit.Value(vaulttest.Start(c.t.Context(), vaulttest.Options{Progress: c.out, TLS: true}))(c.t)
 	c.t.Cleanup(func() { testkit.Must(c.t, r.store.Stop()) })
 	r.names = strings.NewReplacer(
 		"https://vault.example.com:8200", r.store.Address, "https://vault.example:8200", r.store.Address,
@@ -142,8 +138,7 @@ func (r *reader) prepare() {
 		testkit.Must(r.t, os.Symlink(target, filepath.Join(work, name)))
 	}
 	for _, name := range []string{"kubectl", "vault"} {
-		path, err := toolcache.Get(ctx, r.out, name)
-		testkit.Must(r.t, err)
+		path := testkit.Value(toolcache.Get(ctx, r.out, name))(r.t)
 		testkit.Must(r.t, os.Symlink(path, filepath.Join(bin, name)))
 	}
 	r.writeHelm(filepath.Join(bin, "helm"))
@@ -186,10 +181,8 @@ func (r *reader) clusterObjects() string {
 
 func (r *reader) newSession() *pages.Session {
 	r.t.Helper()
-	state, err := os.MkdirTemp(r.dir, "state")
-	testkit.Must(r.t, err)
-	session, err := pages.NewSession(state, filepath.Join(r.dir, "work"), r.env)
-	testkit.Must(r.t, err)
+	state := testkit.Value(os.MkdirTemp(r.dir, "state"))(r.t)
+	session := testkit.Value(pages.NewSession(state, filepath.Join(r.dir, "work"), r.env))(r.t)
 	return session
 }
 
@@ -203,8 +196,7 @@ func (r *reader) writeHelm(path string) {
 	// mounts.
 	values["vault"] = map[string]any{"tls": map[string]any{"caConfigMap": map[string]any{"name": pagesAuthority}}}
 	values["classFiles"] = map[string]any{"configMaps": []any{pagesAuthority}}
-	data, err := json.Marshal(values)
-	testkit.Must(r.t, err)
+	data := testkit.Value(json.Marshal(values))(r.t)
 	file := filepath.Join(r.dir, "node.json")
 	testkit.Must(r.t, os.WriteFile(file, data, 0o600))
 	script := fmt.Sprintf("#!/bin/bash\ncase $1 in\ninstall | upgrade) exec %q \"$1\" --values %q \"${@:2}\" ;;\nesac\nexec %q \"$@\"\n", r.driver.helm, file, r.driver.helm)
@@ -218,18 +210,14 @@ func (r *reader) makeShop(ctx context.Context) {
 	}, metav1.CreateOptions{})
 	testkit.Must(r.t, err)
 	r.in(r.t).account(account)
-	busybox, err := exec.LookPath("busybox")
-	testkit.Must(r.t, err)
-	program, err := os.ReadFile(busybox)
-	testkit.Must(r.t, err)
+	busybox := testkit.Value(exec.LookPath("busybox"))(r.t)
+	program := testkit.Value(os.ReadFile(busybox))(r.t)
 	testkit.Must(r.t, r.node.AddImage(ctx, node.Image{
 		Ref: pagesImage, Entrypoint: []string{"/bin/busybox", "sleep", "100000"},
 		Files: []node.ImageFile{{Path: "bin/", Mode: 0o755}, {Path: "bin/busybox", Data: program, Mode: 0o755}},
 	}))
-	token, err := reviewerToken(ctx, r.environment)
-	testkit.Must(r.t, err)
-	ca, err := os.ReadFile(r.node.CAFile())
-	testkit.Must(r.t, err)
+	token := testkit.Value(reviewerToken(ctx, r.environment))(r.t)
+	ca := testkit.Value(os.ReadFile(r.node.CAFile()))(r.t)
 	r.gateway.AuthMethod(pagesAccessID, akeylessd.Method{
 		Type: "k8s", ConfigName: "prod", Audience: gatewayAudience,
 		Cluster: &akeylessd.Cluster{Host: r.node.Server(), CA: ca, ReviewerToken: token},
@@ -390,8 +378,7 @@ func (r *reader) storeSecrets() {
 	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/ssh", map[string]any{"private_key": marker + "ssh"}))
 	authority, ca, err := pki.NewAuthority("pages")
 	testkit.Must(r.t, err)
-	pair, err := authority.Issue(pki.Identity{Name: "web"})
-	testkit.Must(r.t, err)
+	pair := testkit.Value(authority.Issue(pki.Identity{Name: "web"}))(r.t)
 	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/tls", map[string]any{
 		"certificate": string(pair.Cert), "private_key": string(pair.Key), "ca": string(ca), "store_password": marker + "store",
 	}))

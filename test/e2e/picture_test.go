@@ -84,10 +84,8 @@ func TestPicture(t *testing.T) {
 // cropped cuts a picture to its first lines.
 func cropped(t *testing.T, picture []byte, lines string) []byte {
 	t.Helper()
-	height, err := strconv.Atoi(lines)
-	testkit.Must(t, err)
-	whole, err := png.Decode(bytes.NewReader(picture))
-	testkit.Must(t, err)
+	height := testkit.Value(strconv.Atoi(lines))(t)
+	whole := testkit.Value(png.Decode(bytes.NewReader(picture)))(t)
 	part := image.NewRGBA(image.Rect(0, 0, whole.Bounds().Dx(), min(height, whole.Bounds().Dy())))
 	draw.Draw(part, part.Bounds(), whole, image.Point{}, draw.Src)
 	var b bytes.Buffer

@@ -40,8 +40,7 @@ func startPrometheus(c *tenant) *prometheus {
 	if err != nil {
 		c.t.Skip("Prometheus is not installed: on Debian, apt-get install prometheus")
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
-	testkit.Must(c.t, err)
+	config := testkit.Value(clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig()))(c.t)
 	dir := c.t.TempDir()
 	for name, data := range map[string][]byte{"cert": config.CertData, "key": config.KeyData} {
 		testkit.Must(c.t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
@@ -111,8 +110,7 @@ const prometheusJob = releaseNamespace + "/" + releaseName
 
 func deployFile(c *tenant, name string) string {
 	c.t.Helper()
-	root, err := toolcache.ModuleRoot()
-	testkit.Must(c.t, err)
+	root := testkit.Value(toolcache.ModuleRoot())(c.t)
 	return filepath.Join(root, "deploy", name)
 }
 
@@ -161,8 +159,7 @@ type boardPanel struct {
 // boardPanels are the panels of deploy/dashboard.json that have queries.
 func boardPanels(c *tenant) []boardPanel {
 	c.t.Helper()
-	text, err := os.ReadFile(deployFile(c, "dashboard.json"))
-	testkit.Must(c.t, err)
+	text := testkit.Value(os.ReadFile(deployFile(c, "dashboard.json")))(c.t)
 	var board struct{ Panels []boardPanel }
 	testkit.Must(c.t, json.Unmarshal(text, &board))
 	board.Panels = slices.DeleteFunc(board.Panels, func(p boardPanel) bool { return p.Type == "row" })
@@ -225,8 +222,7 @@ func prometheusAnswers(c *tenant) {
 		}
 		return err
 	})
-	rules, err := p.alerts(c.t.Context())
-	testkit.Must(c.t, err)
+	rules := testkit.Value(p.alerts(c.t.Context()))(c.t)
 	for _, r := range rules {
 		queries = append(queries, r.Query)
 	}
@@ -288,8 +284,7 @@ func (p *prometheus) points(expr, legend string, from, to time.Time) (lines []pi
 			l.Name = strings.ReplaceAll(l.Name, "{{"+label+"}}", value)
 		}
 		for _, v := range r.Values {
-			value, err := strconv.ParseFloat(v[1].(string), 64)
-			testkit.Must(p.t, err)
+			value := testkit.Value(strconv.ParseFloat(v[1].(string), 64))(p.t)
 			if value == value { // a quantile of no samples is NaN
 				l.Points = append(l.Points, [2]float64{v[0].(float64) - float64(from.Unix()), value})
 			}

@@ -300,10 +300,8 @@ type registry struct {
 // registry starts a registry until the case ends. containerd uses plain HTTP for registries on loopback.
 func (c *tenant) registry(user, password string) *registry {
 	c.t.Helper()
-	program, err := buildProgram(c.t.Context(), c.t.TempDir(), "mayfly-kms")
-	testkit.Must(c.t, err)
-	data, err := os.ReadFile(program)
-	testkit.Must(c.t, err)
+	program := testkit.Value(buildProgram(c.t.Context(), c.t.TempDir(), "mayfly-kms"))(c.t)
+	data := testkit.Value(os.ReadFile(program))(c.t)
 	r := &registry{blobs: map[string][]byte{}}
 	testkit.Must(c.t, r.add(node.Image{
 		Ref: "pulled:1", Entrypoint: []string{"/mayfly-kms", "--version"}, Files: []node.ImageFile{{Path: "mayfly-kms", Data: data, Mode: 0o755}},

@@ -156,8 +156,7 @@ func (c *tenant) secretClass(registry string) {
 // classWithSecrets makes a class of the object password with entries of secretObjects.
 func (c *tenant) classWithSecrets(name string, parameters map[string]string, entries ...any) {
 	c.t.Helper()
-	list, err := json.Marshal([]object{c.object("password", "db")})
-	testkit.Must(c.t, err)
+	list := testkit.Value(json.Marshal([]object{c.object("password", "db")}))(c.t)
 	all := map[string]string{"roleName": c.ns, "objects": string(list)}
 	maps.Copy(all, parameters)
 	class := newClass(name, all)
@@ -176,8 +175,7 @@ func variables(pod *corev1.Pod) {
 
 func (c *tenant) secret(name string) *corev1.Secret {
 	c.t.Helper()
-	s, err := c.api.CoreV1().Secrets(c.ns).Get(c.t.Context(), name, metav1.GetOptions{})
-	testkit.Must(c.t, err)
+	s := testkit.Value(c.api.CoreV1().Secrets(c.ns).Get(c.t.Context(), name, metav1.GetOptions{}))(c.t)
 	return s
 }
 
@@ -234,18 +232,15 @@ func (c *tenant) wantRestarts(r *reloader.Controller, n int) {
 // revision is 1 more than the number of rollouts after the first.
 func (c *tenant) revision(deployment string) string {
 	c.t.Helper()
-	d, err := c.api.AppsV1().Deployments(c.ns).Get(c.t.Context(), deployment, metav1.GetOptions{})
-	testkit.Must(c.t, err)
+	d := testkit.Value(c.api.AppsV1().Deployments(c.ns).Get(c.t.Context(), deployment, metav1.GetOptions{}))(c.t)
 	return d.Annotations["deployment.kubernetes.io/revision"]
 }
 
 // reloader runs the double of Reloader until the case ends.
 func (c *tenant) reloader() *reloader.Controller {
 	c.t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
-	testkit.Must(c.t, err)
-	client, err := dynamic.NewForConfig(config)
-	testkit.Must(c.t, err)
+	config := testkit.Value(clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig()))(c.t)
+	client := testkit.Value(dynamic.NewForConfig(config))(c.t)
 	r := &reloader.Controller{API: c.api, Dynamic: client, Namespace: c.ns}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
 	watching, ended := make(chan struct{}), make(chan error, 1)

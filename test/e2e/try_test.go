@@ -67,8 +67,7 @@ func (c *tenant) runRemedy(class, code string) {
 	if len(found) != 1 || found[0].Code != code {
 		c.t.Fatalf("found %+v, want one %s", found, code)
 	}
-	program, err := toolcache.Get(c.t.Context(), c.out, "vault")
-	testkit.Must(c.t, err)
+	program := testkit.Value(toolcache.Get(c.t.Context(), c.out, "vault"))(c.t)
 	sh := exec.CommandContext(c.t.Context(), "sh", "-euc", found[0].Remedy)
 	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+c.vault.Address, "VAULT_TOKEN="+c.vault.RootToken)
 	if said, err := sh.CombinedOutput(); err != nil {

@@ -139,8 +139,7 @@ func (c *tenant) user(name string) rbacv1.Subject {
 // accessReviewAs returns a function that asks the API server, as the subject, whether it allows a
 // request.
 func (c *tenant) accessReviewAs(s rbac.Subject) func(context.Context, rbac.Request) (bool, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
-	testkit.Must(c.t, err)
+	config := testkit.Value(clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig()))(c.t)
 	config.QPS = -1
 	switch s.Kind {
 	case rbacv1.UserKind:
@@ -150,8 +149,7 @@ func (c *tenant) accessReviewAs(s rbac.Subject) func(context.Context, rbac.Reque
 	default:
 		config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + s.Namespace + ":" + s.Name}
 	}
-	api, err := kubernetes.NewForConfig(config)
-	testkit.Must(c.t, err)
+	api := testkit.Value(kubernetes.NewForConfig(config))(c.t)
 	return func(ctx context.Context, q rbac.Request) (bool, error) {
 		resource, sub, _ := strings.Cut(q.Resource, "/")
 		review, err := api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{

@@ -88,13 +88,10 @@ func get(t *testing.T, url string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	testkit.Must(t, err)
-	response, err := http.DefaultClient.Do(request)
-	testkit.Must(t, err)
+	request := testkit.Value(http.NewRequestWithContext(ctx, http.MethodGet, url, nil))(t)
+	response := testkit.Value(http.DefaultClient.Do(request))(t)
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	testkit.Must(t, err)
+	body := testkit.Value(io.ReadAll(response.Body))(t)
 	return string(body)
 }
 
@@ -102,13 +99,11 @@ func TestNginx(t *testing.T) {
 	nginx := installed(t, "nginx", "needs nginx: apt-get install nginx (2 MB)")
 	t.Setenv("PATH", os.Getenv("PATH")+":"+filepath.Dir(nginx))
 	// A socket, whose path must be short, instead of the port.
-	scratch, err := os.MkdirTemp("", "nginx")
-	testkit.Must(t, err)
+	scratch := testkit.Value(os.MkdirTemp("", "nginx"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
 	socket := filepath.Join(scratch, "s")
 	v := newVolume(t, certificate(t, 1))
-	text, err := os.ReadFile(example(t, "nginx", "nginx.conf"))
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(example(t, "nginx", "nginx.conf")))(t)
 	config := filepath.Join(scratch, "nginx.conf")
 	replaced := strings.NewReplacer("8443", "unix:"+socket, "/mnt/secrets", v.path, "/tmp/", scratch+"/").Replace(string(text))
 	testkit.Must(t, os.WriteFile(config, []byte(replaced), 0o600))
@@ -163,22 +158,18 @@ func serve(ctx context.Context, socket string) (int64, error) {
 
 func certificate(t *testing.T, serial int64) map[string]string {
 	t.Helper()
-	made, err := pki.SelfSigned(x509.Certificate{SerialNumber: big.NewInt(serial)})
-	testkit.Must(t, err)
+	made := testkit.Value(pki.SelfSigned(x509.Certificate{SerialNumber: big.NewInt(serial)}))(t)
 	return map[string]string{"tls/cert.pem": string(made.Cert), "tls/key.pem": string(made.Key)}
 }
 
 // TestManifests: every object has only fields that exist, and every class
 // works without a warning.
 func TestManifests(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml"))
-	testkit.Must(t, err)
-	validator, err := vault.New(vault.Config{Name: vault.NameVault, DefaultAddress: "https://vault.example:8200"})
-	testkit.Must(t, err)
+	files := testkit.Value(filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml")))(t)
+	validator := testkit.Value(vault.New(vault.Config{Name: vault.NameVault, DefaultAddress: "https://vault.example:8200"}))(t)
 	classes, others := 0, 0
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(file))(t)
 		for documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
 			document, err := documents.Read()
 			if errors.Is(err, io.EOF) {

@@ -48,8 +48,7 @@ func (v volume) write(t *testing.T, files map[string]string) {
 	for name, text := range files {
 		payload = append(payload, atomicdir.File{Path: name, Contents: []byte(text)})
 	}
-	changed, err := v.dir.Write(payload, atomicdir.Options{})
-	testkit.Must(t, err)
+	changed := testkit.Value(v.dir.Write(payload, atomicdir.Options{}))(t)
 	if !changed {
 		t.Fatal("the volume was not changed")
 	}
@@ -121,8 +120,7 @@ func (a *application) await(t *testing.T, text string) string {
 
 func example(t *testing.T, elements ...string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...))
-	testkit.Must(t, err)
+	path := testkit.Value(filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...)))(t)
 	return path
 }
 

@@ -28,18 +28,14 @@ var (
 
 func start(t *testing.T) *issuer.Issuer {
 	t.Helper()
-	i, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
-	testkit.Must(t, err)
-	t.Cleanup(func() {
-		testkit.Check(t, i.Close())
-	})
+	i := testkit.Value(issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }}))(t)
+	t.Cleanup(func() { testkit.Check(t, i.Close()) })
 	return i
 }
 
 func get(t *testing.T, url string, into any) {
 	t.Helper()
-	resp, err := http.Get(url)
-	testkit.Must(t, err)
+	resp := testkit.Value(http.Get(url))(t)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("GET %s: %s", url, resp.Status)
@@ -61,8 +57,7 @@ func claims(t *testing.T, i *issuer.Issuer, token string) map[string]any {
 	}
 	var keys jose.JSONWebKeySet
 	get(t, discovery.JWKSURI, &keys)
-	parsed, err := jwt.ParseSigned(token, discovery.Algorithms)
-	testkit.Must(t, err)
+	parsed := testkit.Value(jwt.ParseSigned(token, discovery.Algorithms))(t)
 	all := map[string]any{}
 	testkit.Must(t, parsed.Claims(keys, &all))
 	return all
@@ -140,8 +135,7 @@ func TestCSITokens(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	i, err := issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	i := testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	for range 2 {
 		testkit.Must(t, i.Close())
 	}
@@ -160,18 +154,15 @@ func review(t *testing.T, i *issuer.Issuer, bearer, body string) (int, string) {
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	testkit.Must(t, err)
+	resp := testkit.Value(http.DefaultClient.Do(req))(t)
 	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	testkit.Must(t, err)
+	data := testkit.Value(io.ReadAll(resp.Body))(t)
 	return resp.StatusCode, string(data)
 }
 
 func status(t *testing.T, i *issuer.Issuer, token string, audiences ...string) authv1.TokenReviewStatus {
 	t.Helper()
-	body, err := json.Marshal(authv1.TokenReview{Spec: authv1.TokenReviewSpec{Token: token, Audiences: audiences}})
-	testkit.Must(t, err)
+	body := testkit.Value(json.Marshal(authv1.TokenReview{Spec: authv1.TokenReviewSpec{Token: token, Audiences: audiences}}))(t)
 	code, answer := review(t, i, i.ReviewerToken(), string(body))
 	if code != http.StatusCreated {
 		t.Fatalf("TokenReview answered %d: %s", code, answer)

@@ -33,8 +33,7 @@ const (
 // NewGate makes an open gate before the address of an http or https URL.
 func NewGate(t testing.TB, url string) *Gate {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	_, target, _ := strings.Cut(url, "://")
 	g := &Gate{listener: l, target: target, conns: map[net.Conn]bool{}}
 	go g.accept()

@@ -116,8 +116,7 @@ func (r *Rig) WriteFile(name, text string) string {
 // Write writes to Vault as root.
 func (r *Rig) Write(path string, data map[string]any) map[string]any {
 	r.t.Helper()
-	s, err := r.Vault.Client().Logical().WriteWithContext(context.Background(), path, data)
-	testkit.Must(r.t, err)
+	s := testkit.Value(r.Vault.Client().Logical().WriteWithContext(context.Background(), path, data))(r.t)
 	if s == nil {
 		return nil
 	}
@@ -155,8 +154,7 @@ func (r *Rig) DeleteKey() {
 // Requests counts the requests that Vault was asked for, by path, since a mark.
 func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
 	r.t.Helper()
-	entries, err := r.Vault.AuditEntriesSince(context.Background(), since)
-	testkit.Must(r.t, err)
+	entries := testkit.Value(r.Vault.AuditEntriesSince(context.Background(), since))(r.t)
 	counts := map[string]int{}
 	for _, e := range entries {
 		if e.Type == "request" && (strings.HasSuffix(e.Path, "/"+r.Key) || strings.HasPrefix(e.Path, "auth/")) && !strings.Contains(e.Path, "role") {
@@ -169,8 +167,7 @@ func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
 // Mark is the present end of Vault's audit log.
 func (r *Rig) Mark() vaulttest.Mark {
 	r.t.Helper()
-	m, err := r.Vault.Mark()
-	testkit.Must(r.t, err)
+	m := testkit.Value(r.Vault.Mark())(r.t)
 	return m
 }
 
@@ -199,8 +196,7 @@ func Config(t testing.TB, args ...string) config.Config {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	options := config.Register(flags)
 	testkit.Must(t, flags.Parse(args))
-	c, err := options.Load(func(string) string { return "" })
-	testkit.Must(t, err)
+	c := testkit.Value(options.Load(func(string) string { return "" }))(t)
 	return c
 }
 
@@ -238,8 +234,7 @@ func Start(t testing.TB, c config.Config) *Plugin {
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	go func() { p.done <- p.Run(ctx) }()
-	p.conn, err = grpc.NewClient("unix:"+c.Serve.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	testkit.Must(t, err)
+	p.conn = testkit.Value(grpc.NewClient("unix:"+c.Serve.Socket, grpc.WithTransportCredentials(insecure.NewCredentials())))(t)
 	p.Client = kmsv2.NewKeyManagementServiceClient(p.conn)
 	t.Cleanup(p.Stop)
 	p.Eventually("it serves", func() bool { // the socket is there before it listens

@@ -41,8 +41,7 @@ var lists = map[string]string{
 // store writes a cluster's objects as kubectl writes lists.
 func store(t *testing.T, path string) string {
 	t.Helper()
-	file, err := os.Open(path)
-	testkit.Must(t, err)
+	file := testkit.Value(os.Open(path))(t)
 	defer file.Close()
 	items := map[string][]any{}
 	for decoder := yaml.NewDecoder(file); ; {
@@ -64,8 +63,7 @@ func store(t *testing.T, path string) string {
 		if all == nil {
 			all = []any{}
 		}
-		data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": all})
-		testkit.Must(t, err)
+		data := testkit.Value(json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": all}))(t)
 		testkit.Must(t, os.WriteFile(filepath.Join(dir, name+".json"), data, 0o600))
 	}
 	return dir
@@ -105,8 +103,7 @@ func TestGolden(t *testing.T) {
 			if *update {
 				testkit.Must(t, os.WriteFile(golden, []byte(got), 0o644))
 			}
-			want, err := os.ReadFile(golden)
-			testkit.Must(t, err)
+			want := testkit.Value(os.ReadFile(golden))(t)
 			if got != string(want) {
 				t.Errorf("%s differs; \"go test ./test/migrate -update\" writes it. Got:\n%s", golden, got)
 			}
@@ -172,10 +169,8 @@ func compare(t *testing.T, path string, here, chart map[string]any) {
 			compare(t, path+name+".", inner, theirs)
 			continue
 		}
-		a, err := json.Marshal(value)
-		testkit.Must(t, err)
-		b, err := json.Marshal(chart[name])
-		testkit.Must(t, err)
+		a := testkit.Value(json.Marshal(value))(t)
+		b := testkit.Value(json.Marshal(chart[name]))(t)
 		if !bytes.Equal(a, b) {
 			t.Errorf("%s%s is %s in the script, and %s in the chart", path, name, a, b)
 		}

@@ -27,11 +27,8 @@ import (
 func TestNode(t *testing.T) {
 	options := Options{Dir: shortDir(t), Out: t.Output()}
 	before := machineNow(t)
-	t.Cleanup(func() {
-		testkit.Check(t, Down(context.WithoutCancel(t.Context()), options))
-	})
-	n, err := Up(t.Context(), options)
-	testkit.Must(t, err)
+	t.Cleanup(func() { testkit.Check(t, Down(context.WithoutCancel(t.Context()), options)) })
+	n := testkit.Value(Up(t.Context(), options))(t)
 	c := newCluster(t, n)
 	steps := []struct {
 		name string
@@ -70,8 +67,7 @@ func TestUpCutShort(t *testing.T) {
 			if _, err := Up(ctx, options); !errors.Is(err, context.Canceled) {
 				t.Errorf("up says %v, want that it was cancelled", err)
 			}
-			l, err := newLayout(options.Dir)
-			testkit.Must(t, err)
+			l := testkit.Value(newLayout(options.Dir))(t)
 			if running, err := processes(l.dir); err != nil || len(running) > 0 {
 				t.Errorf("still running: %v, %v", running, err)
 			}
@@ -190,8 +186,7 @@ func crash(t *testing.T, c cluster) {
 		t.Error("no container outlived the crash, so there is nothing to clean up")
 	}
 	start := time.Now()
-	n, err := Up(t.Context(), Options{Dir: c.node.dir, Out: t.Output()})
-	testkit.Must(t, err)
+	n := testkit.Value(Up(t.Context(), Options{Dir: c.node.dir, Out: t.Output()}))(t)
 	t.Logf("a new node after %s", time.Since(start).Round(time.Millisecond))
 	fresh := newCluster(t, n)
 	if _, err := fresh.api.CoreV1().Pods("default").Get(t.Context(), "lost", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -212,8 +207,7 @@ type cluster struct {
 
 func newCluster(t *testing.T, n *Node) cluster {
 	t.Helper()
-	ask, err := n.newClients()
-	testkit.Must(t, err)
+	ask := testkit.Value(n.newClients())(t)
 	return cluster{node: n, api: ask.kubernetes}
 }
 
@@ -226,8 +220,7 @@ func (c cluster) create(t *testing.T, namespace string, p *corev1.Pod) {
 
 func (c cluster) get(t *testing.T, namespace, name string) *corev1.Pod {
 	t.Helper()
-	p, err := c.api.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
-	testkit.Must(t, err)
+	p := testkit.Value(c.api.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{}))(t)
 	return p
 }
 
@@ -254,8 +247,7 @@ func (c cluster) until(t *testing.T, what string, try func(context.Context) erro
 
 func (c cluster) log(t *testing.T, namespace, name string) string {
 	t.Helper()
-	data, err := c.api.CoreV1().Pods(namespace).GetLogs(name, &corev1.PodLogOptions{}).DoRaw(t.Context())
-	testkit.Must(t, err)
+	data := testkit.Value(c.api.CoreV1().Pods(namespace).GetLogs(name, &corev1.PodLogOptions{}).DoRaw(t.Context()))(t)
 	return string(data)
 }
 
@@ -292,8 +284,7 @@ func command(script string) func(*corev1.Pod) {
 // pids are those of all components and their children.
 func pids(t *testing.T, n *Node) []int {
 	t.Helper()
-	all, err := processes(n.dir)
-	testkit.Must(t, err)
+	all := testkit.Value(processes(n.dir))(t)
 	var ids []int
 	for _, p := range all {
 		ids = append(ids, p.pid)
@@ -310,8 +301,7 @@ type machine struct {
 
 func machineNow(t *testing.T) machine {
 	t.Helper()
-	now, err := plan(sysctlRoot, layout{}.bindingTargets())
-	testkit.Must(t, err)
+	now := testkit.Value(plan(sysctlRoot, layout{}.bindingTargets()))(t)
 	return machine{sysctls: now.Sysctls, directories: now.Directories}
 }
 

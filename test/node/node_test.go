@@ -48,8 +48,7 @@ func TestLayoutRefusesFolders(t *testing.T) {
 func TestLayoutResolvesLinks(t *testing.T) {
 	dir := shortDir(t)
 	testkit.Must(t, os.Symlink(".", filepath.Join(dir, "link")))
-	got, err := realPath(filepath.Join(dir, "link", "absent", "deeper"))
-	testkit.Must(t, err)
+	got := testkit.Value(realPath(filepath.Join(dir, "link", "absent", "deeper")))(t)
 	if want := filepath.Join(dir, "absent", "deeper"); got != want {
 		t.Errorf("realPath gives %s, want %s", got, want)
 	}
@@ -83,15 +82,13 @@ func TestSocketsFit(t *testing.T) {
 func TestConfigIsWellFormed(t *testing.T) {
 	n := Node{layout: layout{dir: "/tmp/mayfly-node"}, programs: programs{"runc": "/sbin/runc", "busybox": "/bin/busybox"}}
 	for _, name := range []string{"kubelet.yaml", "audit.yaml", "cni.conflist"} {
-		data, err := render(name, n.settings())
-		testkit.Must(t, err)
+		data := testkit.Value(render(name, n.settings()))(t)
 		var parsed map[string]any
 		if err := yaml.Unmarshal(data, &parsed); err != nil || len(parsed) == 0 {
 			t.Errorf("%s: %v\n%s", name, err, data)
 		}
 	}
-	data, err := render("kubelet.yaml", n.settings())
-	testkit.Must(t, err)
+	data := testkit.Value(render("kubelet.yaml", n.settings()))(t)
 	for _, want := range []string{"address: " + n.address() + "\n", "cgroupRoot: /" + n.cgroup() + "\n"} {
 		if !bytes.Contains(data, []byte(want)) {
 			t.Errorf("kubelet.yaml lacks %q", want)
@@ -101,8 +98,7 @@ func TestConfigIsWellFormed(t *testing.T) {
 
 // TestKubernetesVersionMatchesTheModule: the built programs must report their real version.
 func TestKubernetesVersionMatchesTheModule(t *testing.T) {
-	goMod, err := os.ReadFile("../cluster/go.mod")
-	testkit.Must(t, err)
+	goMod := testkit.Value(os.ReadFile("../cluster/go.mod"))(t)
 	if want := "require k8s.io/kubernetes " + toolcache.KubernetesVersion + " "; !bytes.Contains(goMod, []byte(want)) {
 		t.Errorf("test/cluster/go.mod lacks %q", want)
 	}
@@ -209,14 +205,12 @@ func TestPollReturnsTheErrorBeforeTheTimeout(t *testing.T) {
 // shortDir is a temporary folder whose path is short enough for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mn-")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "mn-"))(t)
 	t.Cleanup(func() {
 		// Not through a mount that a failing test has left.
 		testkit.Check(t, removeTree(dir))
 	})
-	dir, err = filepath.EvalSymlinks(dir)
-	testkit.Must(t, err)
+	dir = testkit.Value(filepath.EvalSymlinks(dir))(t)
 	return dir
 }
 
@@ -339,10 +333,8 @@ func TestIsStatic(t *testing.T) {
 	if isStatic("/proc/self/status") {
 		t.Error("a text is a static program")
 	}
-	self, err := os.Executable()
-	testkit.Must(t, err)
-	file, err := os.ReadFile(self)
-	testkit.Must(t, err)
+	self := testkit.Value(os.Executable())(t)
+	file := testkit.Value(os.ReadFile(self))(t)
 	if want := !bytes.Contains(file[:4096], []byte("/ld-linux")); isStatic(self) != want {
 		t.Errorf("isStatic of this test is %v, want %v", !want, want)
 	}
@@ -350,14 +342,12 @@ func TestIsStatic(t *testing.T) {
 
 func TestDenyServices(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "policy-rc.d")
-	undo, err := denyServices(policy)
-	testkit.Must(t, err)
+	undo := testkit.Value(denyServices(policy))(t)
 	var exit *exec.ExitError
 	if err := exec.Command(policy, "etcd", "start").Run(); !errors.As(err, &exit) || exit.ExitCode() != 101 {
 		t.Errorf("the policy ends with %v, want exit status 101", err)
 	}
-	again, err := denyServices(policy)
-	testkit.Must(t, err)
+	again := testkit.Value(denyServices(policy))(t)
 	testkit.Must(t, again())
 	if _, err := os.Stat(policy); err != nil {
 		t.Errorf("the policy that existed before: %v", err)
@@ -374,15 +364,13 @@ func TestUndoRestores(t *testing.T) {
 	testkit.Must(t, os.Mkdir(filepath.Dir(setting), 0o755))
 	write(t, setting, "7\n")
 	made, used := filepath.Join(machine, "a", "b"), filepath.Join(machine, "c")
-	changes, err := plan(settings, []string{made, used, machine})
-	testkit.Must(t, err)
+	changes := testkit.Value(plan(settings, []string{made, used, machine}))(t)
 	note := filepath.Join(t.TempDir(), "undo.json")
 	testkit.Must(t, errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})))
 	write(t, setting, "1\n")
 	write(t, filepath.Join(used, "file"), "of another program")
 
-	read, err := readUndo(note)
-	testkit.Must(t, err)
+	read := testkit.Value(readUndo(note))(t)
 	testkit.Must(t, read.apply(settings))
 	if now, err := os.ReadFile(setting); err != nil || strings.TrimSpace(string(now)) != "7" {
 		t.Errorf("the setting is %q, %v", now, err)
@@ -396,8 +384,7 @@ func TestUndoRestores(t *testing.T) {
 }
 
 func TestUndoWithoutNote(t *testing.T) {
-	changes, err := readUndo(filepath.Join(t.TempDir(), "absent"))
-	testkit.Must(t, err)
+	changes := testkit.Value(readUndo(filepath.Join(t.TempDir(), "absent")))(t)
 	testkit.Must(t, changes.apply(t.TempDir()))
 }
 
@@ -437,8 +424,7 @@ func TestNeighboursAreMarked(t *testing.T) {
 	}
 	write(t, ours.marker(), "")
 	write(t, theirs.marker(), "")
-	others, err := neighbours(ours.dir)
-	testkit.Must(t, err)
+	others := testkit.Value(neighbours(ours.dir))(t)
 	if !slices.Contains(others, theirs) || slices.Contains(others, ours) || slices.Contains(others, unmarked) {
 		t.Errorf("the neighbours of %v are %v", ours, others)
 	}
@@ -450,8 +436,6 @@ func runMarked(t *testing.T, l layout) {
 	cmd := exec.Command("sleep", "1000")
 	cmd.Env = []string{envDir + "=" + l.dir, envComponent + "=" + string(Etcd)}
 	testkit.Must(t, cmd.Start())
-	t.Cleanup(func() {
-		testkit.Check(t, l.killAll(context.WithoutCancel(t.Context())))
-	})
+	t.Cleanup(func() { testkit.Check(t, l.killAll(context.WithoutCancel(t.Context()))) })
 	testkit.Must(t, awaitMark(t.Context(), cmd.Process.Pid))
 }

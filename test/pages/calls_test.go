@@ -51,9 +51,7 @@ func newReader(t *testing.T, scripts []string) *reader {
 		testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		testkit.Must(t, os.WriteFile(path, []byte(stub), 0o755))
 	}
-	var err error
-	r.Session, err = NewSession(r.dir, work, []string{"PATH=" + stubs, "STUBS=" + stubs, "CALLS=" + r.calls()})
-	testkit.Must(t, err)
+	r.Session = testkit.Value(NewSession(r.dir, work, []string{"PATH=" + stubs, "STUBS=" + stubs, "CALLS=" + r.calls()}))(t)
 	return r
 }
 
@@ -93,8 +91,7 @@ func (r *reader) read(ctx context.Context, text string) ([][]string, error) {
 
 func TestReader(t *testing.T) {
 	r := newReader(t, []string{"hack/x.sh"})
-	got, err := r.read(t.Context(), "kubectl get 'a b' | jq .\nhelm x \\\n  -y - <<EOF\nz\nEOF\nhack/x.sh\n")
-	testkit.Must(t, err)
+	got := testkit.Value(r.read(t.Context(), "kubectl get 'a b' | jq .\nhelm x \\\n  -y - <<EOF\nz\nEOF\nhack/x.sh\n"))(t)
 	found := map[string]bool{}
 	for _, call := range got {
 		found[fmt.Sprintf("%q", call)] = true

@@ -32,12 +32,10 @@ var (
 // texts are the pages by their path.
 func texts(t *testing.T) map[string]string {
 	t.Helper()
-	files, err := Files(root)
-	testkit.Must(t, err)
+	files := testkit.Value(Files(root))(t)
 	all := map[string]string{}
 	for _, name := range append(files, "SECURITY.md") {
-		text, err := os.ReadFile(filepath.Join(root, name))
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(filepath.Join(root, name)))(t)
 		all[name] = string(text)
 	}
 	return all
@@ -53,8 +51,7 @@ func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
 	}
 	known := map[string]bool{}
 	for _, command := range append([]string{""}, commands...) {
-		help, err := exec.CommandContext(t.Context(), program, strings.Fields(command+" --help")...).Output()
-		testkit.Must(t, err)
+		help := testkit.Value(exec.CommandContext(t.Context(), program, strings.Fields(command+" --help")...).Output())(t)
 		for _, match := range flagInHelp.FindAllSubmatch(help, -1) {
 			known[string(match[1])] = true
 		}

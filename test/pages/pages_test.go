@@ -47,8 +47,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestSession(t *testing.T) {
 	work := t.TempDir()
-	s, err := NewSession(t.TempDir(), work, []string{"PATH=/usr/bin:/bin"})
-	testkit.Must(t, err)
+	s := testkit.Value(NewSession(t.TempDir(), work, []string{"PATH=/usr/bin:/bin"}))(t)
 	for _, tt := range []struct {
 		text, want string
 		fails      bool

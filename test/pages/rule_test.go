@@ -38,23 +38,18 @@ type judge struct {
 func newJudge(t *testing.T) *judge {
 	t.Helper()
 	j := &judge{t: t, providers: map[string]provider.Validator{}}
-	var err error
-	j.helm, err = toolcache.Get(t.Context(), os.Stderr, "helm")
-	testkit.Must(t, err)
+	j.helm = testkit.Value(toolcache.Get(t.Context(), os.Stderr, "helm"))(t)
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
-		j.providers[name], err = vault.New(vault.Config{Name: name, DefaultAddress: "https://vault.example:8200"})
-		testkit.Must(t, err)
+		j.providers[name] = testkit.Value(vault.New(vault.Config{Name: name, DefaultAddress: "https://vault.example:8200"}))(t)
 	}
-	j.providers["akeyless"], err = akeyless.New(akeyless.Config{})
-	testkit.Must(t, err)
+	j.providers["akeyless"] = testkit.Value(akeyless.New(akeyless.Config{}))(t)
 	return j
 }
 
 // TestEveryBlockRuns: a block of a page is a command, an object or values that can run unchanged,
 // or has a comment before it that says why it cannot.
 func TestEveryBlockRuns(t *testing.T) {
-	blocks, err := Read(root)
-	testkit.Must(t, err)
+	blocks := testkit.Value(Read(root))(t)
 	j := newJudge(t)
 	scripts := j.scripts()
 	readers, run := map[string]*reader{}, map[Kind]int{}
@@ -78,11 +73,9 @@ func TestEveryBlockRuns(t *testing.T) {
 // scripts are those of hack/, as a reader calls them.
 func (j *judge) scripts() []string {
 	j.t.Helper()
-	found, err := filepath.Glob(filepath.Join(root, "hack", "*.sh"))
-	testkit.Must(j.t, err)
+	found := testkit.Value(filepath.Glob(filepath.Join(root, "hack", "*.sh")))(j.t)
 	for i := range found {
-		found[i], err = filepath.Rel(root, found[i])
-		testkit.Must(j.t, err)
+		found[i] = testkit.Value(filepath.Rel(root, found[i]))(j.t)
 	}
 	return found
 }
@@ -244,8 +237,7 @@ func TestJudge(t *testing.T) {
 
 // TestReadsAllPages: the blocks of a page that is not read would not be tested.
 func TestReadsAllPages(t *testing.T) {
-	blocks, err := Read(root)
-	testkit.Must(t, err)
+	blocks := testkit.Value(Read(root))(t)
 	for _, page := range []string{"README.md", "docs/install.md", "docs/vault.md"} {
 		if !slices.ContainsFunc(blocks, func(b Block) bool { return b.Page == page }) {
 			t.Errorf("no block of %s was found", page)

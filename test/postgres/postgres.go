@@ -122,8 +122,7 @@ func (s *Server) LogsIn(t testing.TB, name, password string) bool {
 // Users counts the roles that Vault made.
 func (s *Server) Users(t testing.TB) int {
 	t.Helper()
-	n, err := strconv.Atoi(s.Query(t, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"))
-	testkit.Must(t, err)
+	n := testkit.Value(strconv.Atoi(s.Query(t, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'")))(t)
 	return n
 }
 
@@ -140,8 +139,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
 }
@@ -166,8 +164,7 @@ func installed(t testing.TB) string {
 // scratch is short enough for a socket, and belongs to the user who runs the server.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pg")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "pg"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	c := credential()
 	if c == nil {

@@ -54,8 +54,7 @@ func TestRehearsal(t *testing.T) {
 		"mayfly-krew-"+version+".yaml",
 		"mayfly-node_"+version+".oci.tar", "mayfly-node_"+version+"_linux_amd64.spdx.json",
 		"mayfly-node_"+version+"_linux_arm64.spdx.json", "notes.md")
-	entries, err := os.ReadDir(dir)
-	testkit.Must(t, err)
+	entries := testkit.Value(os.ReadDir(dir))(t)
 	var got []string
 	for _, entry := range entries {
 		got = append(got, entry.Name())
@@ -71,16 +70,14 @@ func checkSums(t *testing.T, dir string, names []string) {
 	t.Helper()
 	var sums strings.Builder
 	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile(filepath.Join(dir, name)))(t)
 		if len(data) == 0 {
 			t.Errorf("%s is empty", name)
 		}
 		sum := sha256.Sum256(data)
 		sums.WriteString(hex.EncodeToString(sum[:]) + "  " + name + "\n")
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(dir, "SHA256SUMS")))(t)
 	if string(data) != sums.String() {
 		t.Errorf("SHA256SUMS is\n%swant\n%s", data, &sums)
 	}
@@ -90,8 +87,7 @@ func TestChangelogSection(t *testing.T) {
 	if out, err := script(t, "changelog.sh", "no-such-version"); err == nil || !strings.Contains(out, `nothing under "## no-such-version"`) {
 		t.Errorf("a version without a section: error %v, output %q", err, out)
 	}
-	data, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(root, "CHANGELOG.md")))(t)
 	sections := strings.Split(string(data), "\n## ")[1:]
 	if len(sections) == 0 {
 		t.Fatal("CHANGELOG.md has no sections")

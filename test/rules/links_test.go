@@ -229,8 +229,7 @@ var (
 // TestReferenceIsComplete: docs/reference.md lists every reason of an Event and
 // every annotation, label and taint that the code has, and no others.
 func TestReferenceIsComplete(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "docs/reference.md"))
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(filepath.Join(root, "docs/reference.md")))(t)
 	var events, names []string
 	section := ""
 	for line := range strings.Lines(string(text)) {
@@ -294,8 +293,7 @@ func code(t *testing.T) codeNames {
 		return nil
 	})
 	testkit.Must(t, err)
-	chart, err := os.ReadFile(filepath.Join(root, "charts/mayfly/values.yaml"))
-	testkit.Must(t, err)
+	chart := testkit.Value(os.ReadFile(filepath.Join(root, "charts/mayfly/values.yaml")))(t)
 	if !strings.Contains(string(chart), "node.mayfly.dev/not-ready") {
 		t.Error("the chart's startupTaint.key is another one")
 	}

@@ -213,8 +213,7 @@ func TestLogKeysAreConstants(t *testing.T) {
 
 func logKeys(t *testing.T) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "pkg/logkey/logkey.go"), nil, 0)
-	testkit.Must(t, err)
+	file := testkit.Value(parser.ParseFile(token.NewFileSet(), filepath.Join(root, "pkg/logkey/logkey.go"), nil, 0))(t)
 	all := map[string]string{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		if v, is := n.(*ast.ValueSpec); is && len(v.Values) == 1 {
@@ -232,8 +231,7 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 	set := token.NewFileSet()
 	text, err := os.ReadFile(path)
 	testkit.Must(t, err)
-	file, err := parser.ParseFile(set, path, text, 0)
-	testkit.Must(t, err)
+	file := testkit.Value(parser.ParseFile(set, path, text, 0))(t)
 	slices.SortFunc(keys, func(a, b *ast.BasicLit) int { return int(b.Pos() - a.Pos()) })
 	keys = slices.CompactFunc(keys, func(a, b *ast.BasicLit) bool { return a.Pos() == b.Pos() })
 	for _, key := range keys {
@@ -259,8 +257,7 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 
 // TestLogPage: the page has every line of level info and above, and no other.
 func TestLogPage(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, logPage))
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(filepath.Join(root, logPage)))(t)
 	listed := map[string]string{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([a-z, ]*) \\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
 		listed[m[1]] = m[2]

@@ -152,8 +152,7 @@ func TestNoInit(t *testing.T) {
 			if strings.HasSuffix(name, ".pb.go") {
 				continue // as protoc-gen-go makes it
 			}
-			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
-			testkit.Must(t, err)
+			file := testkit.Value(parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0))(t)
 			for _, d := range file.Decls {
 				if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
 					t.Errorf("%s/%s has an init function", p.ImportPath, name)
@@ -166,8 +165,7 @@ func TestNoInit(t *testing.T) {
 // TestSupportNamesWhatIsTested: the pages name the versions that the tests use.
 func TestSupportNamesWhatIsTested(t *testing.T) {
 	read := func(name string) string {
-		data, err := os.ReadFile(filepath.Join(root, name))
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile(filepath.Join(root, name)))(t)
 		return string(data)
 	}
 	vault := regexp.MustCompile(`(?m)^require github\.com/hashicorp/vault v(\S+)$`).FindStringSubmatch(read("test/vaultd/go.mod"))
@@ -244,12 +242,10 @@ func TestDependabotKnowsEveryModule(t *testing.T) {
 func TestGitHubFilesAreYAML(t *testing.T) {
 	count := 0
 	for _, pattern := range []string{"*.yml", "*/*.yml"} {
-		paths, err := filepath.Glob(filepath.Join(root, ".github", pattern))
-		testkit.Must(t, err)
+		paths := testkit.Value(filepath.Glob(filepath.Join(root, ".github", pattern)))(t)
 		for _, path := range paths {
 			count++
-			data, err := os.ReadFile(path)
-			testkit.Must(t, err)
+			data := testkit.Value(os.ReadFile(path))(t)
 			var value map[string]any
 			if err := yaml.Unmarshal(data, &value); err != nil || len(value) == 0 {
 				t.Errorf("%s: %v", path, err)

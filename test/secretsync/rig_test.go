@@ -61,9 +61,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal("these tests need root: the API server has a host name of its own")
 	}
 	r := &rig{t: t, cluster: controlplane.New(t)}
-	var err error
-	r.helm, err = toolcache.Get(t.Context(), os.Stderr, "helm")
-	testkit.Must(t, err)
+	r.helm = testkit.Value(toolcache.Get(t.Context(), os.Stderr, "helm"))(t)
 	r.APIServer = r.cluster.APIServer("kube-apiserver", "")
 	r.Ready()
 	r.cluster.ControllerManager(r.APIServer, "garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller")
@@ -88,8 +86,7 @@ func (r *rig) chart(values string, templates ...string) {
 	cmd := exec.CommandContext(r.t.Context(), r.helm, args...)
 	cmd.Stdin = strings.NewReader(values)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	testkit.Must(r.t, err)
+	out := testkit.Value(cmd.Output())(r.t)
 	for _, text := range strings.Split(string(out), "\n---") {
 		r.create(text)
 	}
@@ -100,8 +97,7 @@ func (r *rig) policy() {
 	r.t.Helper()
 	config := r.config("")
 	config.Impersonate.Extra = nil
-	c, err := kubernetes.NewForConfig(config)
-	testkit.Must(r.t, err)
+	c := testkit.Value(kubernetes.NewForConfig(config))(r.t)
 	controlplane.Await(r.t, soon, "the policy", func(ctx context.Context) error {
 		_, err := c.CoreV1().Secrets(namespace).Patch(ctx, "policy", types.ApplyPatchType, []byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"policy"}}`),
 			metav1.PatchOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
@@ -125,8 +121,7 @@ var paths = map[string]string{
 // create makes an object of a manifest; comments alone are none.
 func (r *rig) create(text string) {
 	r.t.Helper()
-	data, err := yaml.YAMLToJSON([]byte(text))
-	testkit.Must(r.t, err)
+	data := testkit.Value(yaml.YAMLToJSON([]byte(text)))(r.t)
 	object := &metav1.PartialObjectMetadata{}
 	testkit.Must(r.t, json.Unmarshal(data, object))
 	if object.Kind == "" {
@@ -165,8 +160,7 @@ func (r *rig) class(name string, change func(*v1.SecretProviderClass)) *class.Cl
 
 func (r *rig) edit(name string, change func(*v1.SecretProviderClass)) *class.Class {
 	r.t.Helper()
-	text, err := r.Get(r.t.Context(), classPath(namespace, name))
-	testkit.Must(r.t, err)
+	text := testkit.Value(r.Get(r.t.Context(), classPath(namespace, name)))(r.t)
 	spc := &v1.SecretProviderClass{}
 	testkit.Must(r.t, json.Unmarshal([]byte(text), spc))
 	change(spc)
@@ -177,8 +171,7 @@ func (r *rig) put(verb, path string, spc *v1.SecretProviderClass) *class.Class {
 	r.t.Helper()
 	data, err := json.Marshal(spc)
 	testkit.Must(r.t, err)
-	got, err := r.Client.CoreV1().RESTClient().Verb(verb).RequestURI(path).Body(data).Do(r.t.Context()).Raw()
-	testkit.Must(r.t, err)
+	got := testkit.Value(r.Client.CoreV1().RESTClient().Verb(verb).RequestURI(path).Body(data).Do(r.t.Context()).Raw())(r.t)
 	testkit.Must(r.t, json.Unmarshal(got, spc))
 	c, _, err := class.Parse(spc)
 	testkit.Must(r.t, err)

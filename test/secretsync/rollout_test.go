@@ -129,8 +129,7 @@ func TestRollouts(t *testing.T) {
 	if fmt.Sprint(restarted) != "map[DaemonSet/agent:1 Deployment/web:1 StatefulSet/db:1]" || refused == 0 {
 		t.Errorf("restarts %v, %d refused", restarted, refused)
 	}
-	d, err := apps.Deployments(namespace).Get(t.Context(), "web", metav1.GetOptions{})
-	testkit.Must(t, err)
+	d := testkit.Value(apps.Deployments(namespace).Get(t.Context(), "web", metav1.GetOptions{}))(t)
 	if d.Generation != 2 || d.Spec.Template.Annotations[rollout.KeyOf(c.Ref)] == "" {
 		t.Errorf("Deployment %+v", d)
 	}
@@ -140,8 +139,7 @@ func TestRollouts(t *testing.T) {
 // patcher changes a Deployment with the driver's account.
 func patcher(t *testing.T, r *rig, dryRun ...string) func(name, body string) error {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(r.config("node-a"))
-	testkit.Must(t, err)
+	client := testkit.Value(kubernetes.NewForConfig(r.config("node-a")))(t)
 	return func(name, body string) error {
 		_, err := client.AppsV1().Deployments(namespace).Patch(t.Context(), name, types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{DryRun: dryRun})
 		return err

@@ -243,8 +243,7 @@ func testDifferent(t *testing.T, r *rig) {
 // testForeign: the incumbent overwrites it (499), and strips what others set.
 func testForeign(t *testing.T, r *rig, name string) {
 	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{"mine": []byte("precious")}}
-	theirs, err := r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"})
-	testkit.Must(t, err)
+	theirs = testkit.Value(r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"}))(t)
 	n := r.node("node-a")
 	f := n.mount(r.class(name, nil), "a", password("x"))
 	n.refused(f, name, "helm", "has not made", "secretName")
@@ -507,8 +506,7 @@ func testAllNamespaces(t *testing.T, r *rig) {
 	c := *r.class("everywhere", nil)
 	c.Namespace, c.UID = "closed", "" // of a directory
 	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}
-	_, err := r.Client.CoreV1().Secrets("closed").Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"})
-	testkit.Must(t, err)
+	testkit.Value(r.Client.CoreV1().Secrets("closed").Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"}))(t)
 	r.chart("syncSecret: {enabled: true, namespaces: ['*']}", "syncsecret.yaml")
 	testkit.Eventually(t, "the right", func() bool {
 		n := r.node("node-a") // which remembers no refusal

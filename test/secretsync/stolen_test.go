@@ -28,15 +28,13 @@ func testStolen(t *testing.T, r *rig) {
 	n := r.node("node-a")
 	n.follow(n.mount(r.class("stolen", nil), "a", password("x")))
 	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "precious"}, Data: map[string][]byte{"mine": []byte("precious")}}
-	_, err := r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Value(r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{}))(t)
 	on := func(node string) kubernetes.Interface {
 		config := r.config(node)
 		if node == "" {
 			config.Impersonate.Extra = nil
 		}
-		c, err := kubernetes.NewForConfig(config)
-		testkit.Must(t, err)
+		c := testkit.Value(kubernetes.NewForConfig(config))(t)
 		return c
 	}
 	thief := on("node-b").CoreV1().Secrets(namespace)
@@ -95,8 +93,7 @@ func testNoData(t *testing.T, r *rig) {
 	var bodies strings.Builder
 	config := r.config("node-a")
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return recorder{rt, &bodies} })
-	api, err := secretsync.NewAPI(config)
-	testkit.Must(t, err)
+	api := testkit.Value(secretsync.NewAPI(config))(t)
 	n := r.node("node-a")
 	n.Syncer.API = api
 	nodata := r.class("nodata", nil)
@@ -129,8 +126,7 @@ func (r recorder) RoundTrip(q *http.Request) (*http.Response, error) {
 
 // testField plays the manifests of package compat, from which docs/compatibility.md is made.
 func testField(t *testing.T, r *rig) {
-	cases, err := compat.LoadSecrets("../compat/secrets")
-	testkit.Must(t, err)
+	cases := testkit.Value(compat.LoadSecrets("../compat/secrets"))(t)
 	pair := newPair(t)
 	for _, c := range cases {
 		if c.Class == "" {
@@ -188,7 +184,6 @@ func newPair(t *testing.T) *strings.Replacer {
 	t.Helper()
 	authority, _, err := pki.NewAuthority("field")
 	testkit.Must(t, err)
-	pair, err := authority.Issue(pki.Identity{Name: "ingress"})
-	testkit.Must(t, err)
+	pair := testkit.Value(authority.Issue(pki.Identity{Name: "ingress"}))(t)
 	return strings.NewReplacer("$CERTIFICATE", string(pair.Cert), "$KEY", string(pair.Key))
 }

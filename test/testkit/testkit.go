@@ -27,6 +27,26 @@ func Must(t interface {
 	}
 }
 
+// Value returns what a call returned, and ends the test if the call failed:
+//
+//	text := testkit.Value(os.ReadFile(path))(t)
+//
+// As with Must, only the test's own goroutine may call it.
+func Value[V any](v V, err error) func(interface {
+	Helper()
+	Fatal(args ...any)
+}) V {
+	return func(t interface {
+		Helper()
+		Fatal(args ...any)
+	},
+	) V {
+		t.Helper()
+		Must(t, err)
+		return v
+	}
+}
+
 // Check marks the test as failed if err is not nil, and lets it go on. Any goroutine may call it.
 func Check(t interface {
 	Helper()

@@ -42,15 +42,13 @@ func write(t *testing.T, path, data string) {
 func mustBuild(t *testing.T, dir string, ldflags ...string) (path, progress string) {
 	t.Helper()
 	var log bytes.Buffer
-	path, err := Build(t.Context(), &log, dir, ".", "hello", ldflags...)
-	testkit.Must(t, err)
+	path = testkit.Value(Build(t.Context(), &log, dir, ".", "hello", ldflags...))(t)
 	return path, log.String()
 }
 
 func runProgram(t *testing.T, path string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), path).Output()
-	testkit.Must(t, err)
+	out := testkit.Value(exec.CommandContext(t.Context(), path).Output())(t)
 	return strings.TrimSpace(string(out))
 }
 
@@ -122,8 +120,7 @@ func TestBuildWaitsForLock(t *testing.T) {
 	dir := newModule(t, hello)
 	path, _ := mustBuild(t, dir)
 	testkit.Must(t, os.Remove(path))
-	unlock, err := lock(t.Context(), filepath.Join(filepath.Dir(path), "lock"), func() {})
-	testkit.Must(t, err)
+	unlock := testkit.Value(lock(t.Context(), filepath.Join(filepath.Dir(path), "lock"), func() {}))(t)
 	defer unlock()
 
 	waiting := &signal{want: "another process is building hello", seen: make(chan struct{})}
@@ -187,8 +184,7 @@ func TestOutputCounts(t *testing.T) {
 }
 
 func TestModuleRoot(t *testing.T) {
-	root, err := ModuleRoot()
-	testkit.Must(t, err)
+	root := testkit.Value(ModuleRoot())(t)
 	for _, tool := range Known() {
 		t.Chdir(filepath.Join(root, tool.ModuleDir))
 		if got, err := ModuleRoot(); err != nil || got != root {

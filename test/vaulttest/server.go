@@ -187,8 +187,7 @@ func New(t testing.TB, opts Options) *Server {
 	if opts.Progress == nil {
 		opts.Progress = os.Stderr
 	}
-	s, err := Start(t.Context(), opts)
-	testkit.Must(t, err)
+	s := testkit.Value(Start(t.Context(), opts))(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("Vault said:\n%s", s.proc.logs)

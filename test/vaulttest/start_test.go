@@ -26,8 +26,7 @@ func installScript(t *testing.T, script string) {
 // TestInstalled tests an installed vault with a script that accepts the dev mode's command line,
 // serves with vaultd and prints the same as dev mode.
 func TestInstalled(t *testing.T) {
-	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	testkit.Must(t, err)
+	vaultd := testkit.Value(toolcache.Get(t.Context(), os.Stderr, "vaultd"))(t)
 	installScript(t, fmt.Sprintf(`
 [ "$1 $2 $3" = "server -dev -dev-no-store-token" ] || { echo "unexpected: $*" >&2; exit 1; }
 %q --exit-with-stdin --listen "${5#-dev-listen-address=}" --root-token "${4#-dev-root-token-id=}" |
@@ -67,10 +66,8 @@ func TestVaultdEndsWithItsParent(t *testing.T) {
 	testkit.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), vaultd, "--exit-with-stdin")
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	testkit.Must(t, err)
-	stdout, err := cmd.StdoutPipe()
-	testkit.Must(t, err)
+	stdin := testkit.Value(cmd.StdinPipe())(t)
+	stdout := testkit.Value(cmd.StdoutPipe())(t)
 	testkit.Must(t, cmd.Start())
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, `{"address":"http://127.0.0.1:`) {
@@ -83,8 +80,7 @@ func TestVaultdEndsWithItsParent(t *testing.T) {
 }
 
 func TestVaultdRefusesFlags(t *testing.T) {
-	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	testkit.Must(t, err)
+	vaultd := testkit.Value(toolcache.Get(t.Context(), os.Stderr, "vaultd"))(t)
 	for want, args := range map[string][]string{
 		"not a loopback address": {"--listen", "0.0.0.0:0"},
 		"missing port":           {"--listen", "127.0.0.1"},
@@ -138,8 +134,7 @@ func TestMarkInALine(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "audit.log")
 			s := vaulttest.Server{AuditFile: path}
 			testkit.Must(t, os.WriteFile(path, []byte(tc.before), 0o600))
-			mark, err := s.Mark()
-			testkit.Must(t, err)
+			mark := testkit.Value(s.Mark())(t)
 			testkit.Must(t, os.WriteFile(path, []byte(tc.before+tc.after), 0o600))
 			if entries, err := s.AuditEntriesSince(t.Context(), mark); err != nil || len(entries) != tc.entries {
 				t.Errorf("%d entries, want %d: %v", len(entries), tc.entries, err)
@@ -150,8 +145,7 @@ func TestMarkInALine(t *testing.T) {
 
 func TestStopLeavesNothing(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	s, err := vaulttest.Start(t.Context(), vaulttest.Options{TLS: true, Progress: os.Stderr})
-	testkit.Must(t, err)
+	s := testkit.Value(vaulttest.Start(t.Context(), vaulttest.Options{TLS: true, Progress: os.Stderr}))(t)
 	client := s.Client()
 	for range 2 {
 		testkit.Must(t, s.Stop())

@@ -61,8 +61,7 @@ func newAuditRig(t *testing.T) *auditRig {
 
 func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
-	text, err := os.ReadFile(a.auditLog())
-	testkit.Must(a.t, err)
+	text := testkit.Value(os.ReadFile(a.auditLog()))(a.t)
 	for one := range strings.Lines(string(audittest.Whole(text))) {
 		var l auditLine
 		if err := json.Unmarshal([]byte(one), &l); err != nil {
@@ -84,8 +83,7 @@ func (a *auditRig) line(pod, event string, n int) auditLine {
 // inVault returns the entries of Vault's audit log on a path that have an id of the line.
 func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEntry) {
 	a.t.Helper()
-	entries, err := a.vault.AuditEntries(a.t.Context())
-	testkit.Must(a.t, err)
+	entries := testkit.Value(a.vault.AuditEntries(a.t.Context()))(a.t)
 	for _, e := range entries {
 		for _, id := range e.Headers["x-correlation-id"] {
 			if slices.Contains(l.CorrelationIDs, id) && e.Path == path {
@@ -97,8 +95,7 @@ func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEnt
 }
 
 func (a *auditRig) jti(p kubelet.Pod) string {
-	tokens, err := identity.ParseTokens(p.Tokens)
-	testkit.Must(a.t, err)
+	tokens := testkit.Value(identity.ParseTokens(p.Tokens))(a.t)
 	return tokens["vault"].Claims.ID
 }
 
@@ -106,11 +103,9 @@ func (a *auditRig) jti(p kubelet.Pod) string {
 func (a *auditRig) finish() {
 	a.t.Helper()
 	a.stop()
-	text, err := os.ReadFile(a.auditLog())
-	testkit.Must(a.t, err)
+	text := testkit.Value(os.ReadFile(a.auditLog()))(a.t)
 	a.noSecretIn("the audit trail", string(text))
-	info, err := os.Stat(a.auditLog())
-	testkit.Must(a.t, err)
+	info := testkit.Value(os.Stat(a.auditLog()))(a.t)
 	if info.Mode().Perm() != 0o600 {
 		a.t.Errorf("the audit trail has mode %s", info.Mode())
 	}
@@ -329,8 +324,7 @@ func TestCorruptRecord(t *testing.T) {
 	p, other := a.pod("web-0", "web", "secrets"), a.pod("other", "web", "other")
 	a.publish(p)
 	records := func() []string {
-		found, err := filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json"))
-		testkit.Must(t, err)
+		found := testkit.Value(filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json")))(t)
 		return found
 	}
 	record := records()[0]
@@ -418,11 +412,9 @@ func TestAuditTrailSize(t *testing.T) {
 	a.line(p.Name, "release", 1)
 	a.stop()
 
-	text, err := os.ReadFile(a.auditLog())
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(a.auditLog()))(t)
 	bytesOf := a.lineSizes(text)
-	page, err := os.ReadFile("../../docs/audit.md")
-	testkit.Must(t, err)
+	page := testkit.Value(os.ReadFile("../../docs/audit.md"))(t)
 	_, section, ok := strings.Cut(string(page), "\n## How much it writes\n")
 	if !ok {
 		t.Fatal("docs/audit.md has no section \"How much it writes\"")
@@ -455,8 +447,7 @@ func TestAuditTrailSize(t *testing.T) {
 // about checks that a rounded figure of the page is within 10 % of what was measured.
 func about(t *testing.T, what, documented string, measured float64) {
 	t.Helper()
-	have, err := strconv.ParseFloat(strings.ReplaceAll(documented, ",", ""), 64)
-	testkit.Must(t, err)
+	have := testkit.Value(strconv.ParseFloat(strings.ReplaceAll(documented, ",", ""), 64))(t)
 	t.Logf("%s: %.3g, docs/audit.md has %s", what, measured, documented)
 	if have < 0.9*measured || have > 1.1*measured {
 		t.Errorf("%s: docs/audit.md has %s, it is %.3g", what, documented, measured)

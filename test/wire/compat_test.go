@@ -45,8 +45,7 @@ type compatRig struct {
 
 // TestCompatibility runs the cases of package compat.
 func TestCompatibility(t *testing.T) {
-	cases, err := compat.Load("../compat/cases")
-	testkit.Must(t, err)
+	cases := testkit.Value(compat.Load("../compat/cases"))(t)
 	f := newCompatRig(t)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) { f.runCase(t, c) })
@@ -64,9 +63,7 @@ func newCompatRig(t *testing.T) *compatRig {
 		f.plugins = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Endpoint, "unix://")), "p")
 		c.Plugins = []string{f.plugins}
 	})
-	var err error
-	f.akeyless, err = akeylessd.Start(t.Context(), akeylessd.Options{Issuer: f.issuer})
-	testkit.Must(t, err)
+	f.akeyless = testkit.Value(akeylessd.Start(t.Context(), akeylessd.Options{Issuer: f.issuer}))(t)
 	t.Cleanup(func() { _ = f.akeyless.Close() })
 	f.akeyless.AuthMethod("p-field", akeylessd.Method{Type: "k8s", ConfigName: "field", Audience: "akeyless"})
 	f.akeyless.Allow(akeylessd.Rule{AccessID: "p-field", Prefix: "/"})
@@ -85,8 +82,7 @@ type compatPlugin struct {
 func startCompatPlugin(t *testing.T, dir, name string) *compatPlugin {
 	p := &compatPlugin{cases: map[string]compat.Plugin{}, sent: map[string]map[string]string{}}
 	testkit.Must(t, os.MkdirAll(dir, 0o755))
-	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("unix", filepath.Join(dir, name+".sock")))(t)
 	s := grpc.NewServer()
 	v1alpha1.RegisterCSIDriverProviderServer(s, p)
 	go func() { _ = s.Serve(l) }()
@@ -144,8 +140,7 @@ type proxy struct {
 }
 
 func (p *proxy) before(t *testing.T, address string) {
-	u, err := url.Parse(address)
-	testkit.Must(t, err)
+	u := testkit.Value(url.Parse(address))(t)
 	p.vault = httputil.NewSingleHostReverseProxy(u)
 	p.answers = map[string][]compat.Answer{}
 }
@@ -262,8 +257,7 @@ func (r *run) writeManifest(text string) {
 // snapshot records the files and Vault's requests for the next comparison.
 func (r *run) snapshot() {
 	r.seen = r.files()
-	mark, err := r.vault.Mark()
-	testkit.Must(r.t, err)
+	mark := testkit.Value(r.vault.Mark())(r.t)
 	r.mark = mark
 }
 
@@ -366,13 +360,11 @@ func (r *run) requestsDiffer(want map[string]string) string {
 	if len(want) == 0 {
 		return ""
 	}
-	counts, err := r.vault.CountRequests(r.t.Context(), r.mark)
-	testkit.Must(r.t, err)
+	counts := testkit.Value(r.vault.CountRequests(r.t.Context(), r.mark))(r.t)
 	for path, rule := range want {
 		n := counts[path]
 		digits := strings.TrimLeft(rule, "<>=")
-		limit, err := strconv.Atoi(digits)
-		testkit.Must(r.t, err)
+		limit := testkit.Value(strconv.Atoi(digits))(r.t)
 		ok := n == limit
 		switch strings.TrimSuffix(rule, digits) {
 		case ">=":

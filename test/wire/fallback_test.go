@@ -88,8 +88,7 @@ func TestSecondAddressOfOneCluster(t *testing.T) {
 
 func (r *rig) readAudit() []byte {
 	r.t.Helper()
-	text, err := os.ReadFile(r.auditLog())
-	testkit.Must(r.t, err)
+	text := testkit.Value(os.ReadFile(r.auditLog()))(r.t)
 	return text
 }
 
@@ -230,8 +229,7 @@ func TestBothAddressesFail(t *testing.T) {
 // tokensLeft counts the valid tokens of pods' logins.
 func tokensLeft(t *testing.T, client *api.Client) (n int) {
 	t.Helper()
-	list, err := client.Logical().ListWithContext(t.Context(), "auth/token/accessors")
-	testkit.Must(t, err)
+	list := testkit.Value(client.Logical().ListWithContext(t.Context(), "auth/token/accessors"))(t)
 	for _, accessor := range list.Data["keys"].([]any) {
 		about, err := client.Logical().WriteWithContext(t.Context(), "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
 		if err == nil && strings.HasPrefix(fmt.Sprint(about.Data["path"]), "auth/kubernetes/") {

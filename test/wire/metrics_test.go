@@ -111,16 +111,12 @@ func TestMetricsOfADriver(t *testing.T) {
 // wantExemplar checks that exemplars have ids of requests in Vault's audit log.
 func (r *rig) wantExemplar() {
 	r.t.Helper()
-	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.health+"/metrics", nil)
-	testkit.Must(r.t, err)
+	request := testkit.Value(http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.health+"/metrics", nil))(r.t)
 	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
-	response, err := http.DefaultClient.Do(request)
-	testkit.Must(r.t, err)
+	response := testkit.Value(http.DefaultClient.Do(request))(r.t)
 	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	testkit.Must(r.t, err)
-	entries, err := r.vault.AuditEntries(r.t.Context())
-	testkit.Must(r.t, err)
+	text := testkit.Value(io.ReadAll(response.Body))(r.t)
+	entries := testkit.Value(r.vault.AuditEntries(r.t.Context()))(r.t)
 	found := regexp.MustCompile(`(?m)^mayfly_step_duration_seconds_bucket\{.*step="store".*\} [0-9.]+ # \{correlation_id="([^"]+)"\}`).FindAllSubmatch(text, -1)
 	if len(found) == 0 {
 		r.t.Error("no exemplar has a correlation id")
@@ -154,8 +150,7 @@ type scrapes struct {
 func families(t *testing.T, text string) map[string]*dto.MetricFamily {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
-	all, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	testkit.Must(t, err)
+	all := testkit.Value(parser.TextToMetricFamilies(strings.NewReader(text)))(t)
 	for name := range all {
 		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
 			delete(all, name)
@@ -224,8 +219,7 @@ func (s *scrapes) renew() {
 // TestEveryMetricMoves: the driver records each metric of docs/operating.md, and its counters begin at
 // 0.
 func TestEveryMetricMoves(t *testing.T) {
-	c, err := collector.Start("")
-	testkit.Must(t, err)
+	c := testkit.Value(collector.Start(""))(t)
 	t.Cleanup(c.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.Endpoint)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
@@ -295,8 +289,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	s.eventually("kubelet's next try succeeds", func() bool { return s.Publish(t.Context(), web) == nil })
 	s.scrape()
 	s.stop()
-	records, err := filepath.Glob(filepath.Join(s.dir, "state/volumes/*.json"))
-	testkit.Must(t, err)
+	records := testkit.Value(filepath.Glob(filepath.Join(s.dir, "state/volumes/*.json")))(t)
 	for _, record := range records {
 		testkit.Must(t, os.WriteFile(record, []byte("not a record"), 0o600))
 	}
@@ -323,8 +316,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 			t.Errorf("%s moved %t, %s moved %t", series, s.moved[series], took, s.moved[took])
 		}
 	}
-	page, err := os.ReadFile("../../docs/operating.md")
-	testkit.Must(t, err)
+	page := testkit.Value(os.ReadFile("../../docs/operating.md"))(t)
 	documented := regexp.MustCompile("(?m)^\\| `((?:mayfly|node|rotation)_[a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1)
 	if len(documented) < 30 {
 		t.Errorf("docs/operating.md has %d metrics", len(documented))

@@ -193,8 +193,7 @@ type proxyBeforeVault struct {
 
 func newProxyBeforeVault(t *testing.T, address string) *proxyBeforeVault {
 	t.Helper()
-	to, err := url.Parse(address)
-	testkit.Must(t, err)
+	to := testkit.Value(url.Parse(address))(t)
 	forward := httputil.NewSingleHostReverseProxy(to)
 	p := &proxyBeforeVault{}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -81,8 +81,7 @@ func (p *pluginRig) class(name string, parameters ...string) {
 }
 
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
-	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
-	testkit.Must(p.t, err)
+	found := testkit.Value(filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*")))(p.t)
 	return found
 }
 
@@ -127,8 +126,7 @@ func (p *pluginRig) RefreshNow(t *testing.T) {
 func (p *pluginRig) wantNoMounts(t *testing.T) {
 	t.Helper()
 	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
-		mounts, err := os.ReadFile(filepath.Join("/proc", process, "mountinfo"))
-		testkit.Must(t, err)
+		mounts := testkit.Value(os.ReadFile(filepath.Join("/proc", process, "mountinfo")))(t)
 		for line := range strings.Lines(string(mounts)) {
 			if strings.Contains(line, p.dir+"/kubelet/pods") {
 				t.Errorf("process %s still has %s", process, line)

@@ -29,8 +29,7 @@ import (
 // documentedClass writes a class of docs/classes.md unchanged but for replaced texts.
 func (r *rig) documentedClass(name string, replace ...string) {
 	r.t.Helper()
-	blocks, err := pages.Read("../..")
-	testkit.Must(r.t, err)
+	blocks := testkit.Value(pages.Read("../.."))(r.t)
 	for _, b := range blocks {
 		if b.Page == "docs/classes.md" && strings.Contains(b.Text, "kind: SecretProviderClass") && strings.Contains(b.Text, "name: "+name+"\n") {
 			r.replace(filepath.Join(r.classDir, name+".yaml"), strings.NewReplacer(replace...).Replace(b.Text))
@@ -92,8 +91,7 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 	p := r.pod("whole", "web", "whole")
 	r.publish(p)
 	names := func() (list []string) {
-		root, err := filepath.EvalSymlinks(filepath.Join(r.Target(p), "..data"))
-		testkit.Must(t, err)
+		root := testkit.Value(filepath.EvalSymlinks(filepath.Join(r.Target(p), "..data")))(t)
 		testkit.Must(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
 				list = append(list, strings.TrimPrefix(path, root+"/"))
@@ -163,8 +161,7 @@ func TestDocumentedKeystores(t *testing.T) {
 		t.Errorf("app.env holds %q", got)
 	}
 	payload := func() string {
-		link, err := os.Readlink(filepath.Join(r.Target(p), "..data"))
-		testkit.Must(t, err)
+		link := testkit.Value(os.Readlink(filepath.Join(r.Target(p), "..data")))(t)
 		return link
 	}
 	first := payload()
@@ -282,8 +279,7 @@ func TestBadTemplates(t *testing.T) {
 func certificate(t *testing.T) map[string]any {
 	authority, ca, err := pki.NewAuthority("root")
 	testkit.Must(t, err)
-	leaf, err := authority.Issue(pki.Identity{Name: "web"})
-	testkit.Must(t, err)
+	leaf := testkit.Value(authority.Issue(pki.Identity{Name: "web"}))(t)
 	return map[string]any{"certificate": string(leaf.Cert), "private_key": string(leaf.Key), "ca": string(ca), "store_password": marker}
 }
 
@@ -294,8 +290,7 @@ const tokensAttribute = "csi.storage.k8s.io/serviceAccount.tokens"
 // account token whose audience it names. The end-to-end test mounts the classes of built-in
 // providers.
 func TestPluginClassesOfPages(t *testing.T) {
-	blocks, err := pages.Read("../..")
-	testkit.Must(t, err)
+	blocks := testkit.Value(pages.Read("../.."))(t)
 	f := newCompatRig(t)
 	tested := 0
 	for _, b := range blocks {
@@ -340,8 +335,7 @@ func (f *compatRig) mountPluginClass(t *testing.T, b pages.Block, name, provider
 	}
 	var tokens map[string]any
 	testkit.Must(t, json.Unmarshal([]byte(attributes[tokensAttribute]), &tokens))
-	page, err := os.ReadFile(filepath.Join("../..", b.Page))
-	testkit.Must(t, err)
+	page := testkit.Value(os.ReadFile(filepath.Join("../..", b.Page)))(t)
 	if len(tokens) == 0 {
 		t.Error("the plugin was sent no service account token")
 	}

@@ -59,8 +59,7 @@ func newRig(t *testing.T, change func(*node.Config)) *rig {
 	t.Cleanup(r.cleanUp)
 	testkit.Must(t, os.Mkdir(r.classDir, 0o700))
 	r.vault = vaulttest.New(t, vaulttest.Options{})
-	r.issuer, err = issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	r.issuer = testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = r.issuer.Close() })
 	r.setUpVault()
 	r.start()
@@ -103,8 +102,7 @@ func (r *rig) start() {
 	if r.change != nil {
 		r.change(&c)
 	}
-	n, err := node.New(c)
-	testkit.Must(r.t, err)
+	n := testkit.Value(node.New(c))(r.t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -115,8 +113,7 @@ func (r *rig) start() {
 		}
 	})
 	r.t.Cleanup(r.stop)
-	r.Kubelet, err = kubelet.Dial(filepath.Join(r.dir, "kubelet"), socket)
-	testkit.Must(r.t, err)
+	r.Kubelet = testkit.Value(kubelet.Dial(filepath.Join(r.dir, "kubelet"), socket))(r.t)
 	k := r.Kubelet
 	r.t.Cleanup(func() { _ = k.Close() })
 	r.eventually("the driver serves", func() bool { return r.Ready() == nil })
@@ -247,12 +244,10 @@ func (r *rig) wantFile(p kubelet.Pod, want string) {
 
 func (r *rig) get(path string) (int, string) {
 	r.t.Helper()
-	resp, err := http.Get("http://" + r.health + path)
-	testkit.Must(r.t, err)
+	resp := testkit.Value(http.Get("http://" + r.health + path))(r.t)
 	defer func() { _ = resp.Body.Close() }()
 	var b bytes.Buffer
-	_, err = b.ReadFrom(resp.Body)
-	testkit.Must(r.t, err)
+	testkit.Value(b.ReadFrom(resp.Body))(r.t)
 	return resp.StatusCode, b.String()
 }
 

@@ -59,15 +59,13 @@ func (r *rig) status(address, query string) statusz.Status {
 	r.t.Helper()
 	var s statusz.Status
 	r.eventually("GET /status is answered", func() bool {
-		resp, err := http.Get("http://" + address + statusz.StatusPath + query)
-		testkit.Must(r.t, err)
+		resp := testkit.Value(http.Get("http://" + address + statusz.StatusPath + query))(r.t)
 		defer func() { _ = resp.Body.Close() }()
 		if resp.StatusCode == http.StatusServiceUnavailable {
 			return false
 		}
 		var b bytes.Buffer
-		_, err = b.ReadFrom(resp.Body)
-		testkit.Must(r.t, err)
+		testkit.Value(b.ReadFrom(resp.Body))(r.t)
 		r.noSecretIn("the status", b.String())
 		testkit.Must(r.t, json.Unmarshal(b.Bytes(), &s))
 		return true
@@ -100,8 +98,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v", cert)
 	}
 	reads := len(r.reads("pki/issue/web"))
-	resp, err := http.Post("http://"+address+statusz.RefreshPath+"?namespace=shop&pod=web-0", "", nil)
-	testkit.Must(t, err)
+	resp := testkit.Value(http.Post("http://"+address+statusz.RefreshPath+"?namespace=shop&pod=web-0", "", nil))(t)
 	_ = resp.Body.Close()
 	failures := v.Failures
 	r.eventually("the pod is refreshed", func() bool { return r.status(address, "?pod=web-0").Volumes[0].Failures > failures })
@@ -113,8 +110,7 @@ func TestStatus(t *testing.T) {
 // reads returns the entries of Vault's audit log about a path.
 func (r *rig) reads(path string) (found []string) {
 	r.t.Helper()
-	entries, err := r.vault.AuditEntries(r.t.Context())
-	testkit.Must(r.t, err)
+	entries := testkit.Value(r.vault.AuditEntries(r.t.Context()))(r.t)
 	for _, e := range entries {
 		if e.Path == path {
 			found = append(found, e.Path)
@@ -157,8 +153,7 @@ func TestStatusPage(t *testing.T) {
 		if keep != "" {
 			testkit.Must(t, os.WriteFile(filepath.Join(keep, "statusz-"+c.name+".png"), picture, 0o600))
 		}
-		img, err := png.Decode(bytes.NewReader(picture))
-		testkit.Must(t, err)
+		img := testkit.Value(png.Decode(bytes.NewReader(picture)))(t)
 		if red, _, _, _ := img.At(2, 2).RGBA(); (red < 0x4000) != c.dark || (red > 0xc000) == c.dark {
 			t.Errorf("%s: the background's red is %x", c.name, red)
 		}

@@ -62,8 +62,7 @@ func awaitSpans(t *testing.T, c *collector.Collector, pod kubelet.Pod, kind volu
 }
 
 func TestTraces(t *testing.T) {
-	c, err := collector.Start("")
-	testkit.Must(t, err)
+	c := testkit.Value(collector.Start(""))(t)
 	t.Cleanup(c.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.Endpoint)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
@@ -152,8 +151,7 @@ func (r *rig) wantSteps(t *testing.T, x spans) {
 // wantInVault checks that Vault received the id of the request's span and the correlation id.
 func (r *rig) wantInVault(t *testing.T, x spans, read collector.Span) {
 	t.Helper()
-	entries, err := r.vault.AuditEntries(t.Context())
-	testkit.Must(t, err)
+	entries := testkit.Value(r.vault.AuditEntries(t.Context()))(t)
 	for _, e := range entries {
 		if e.Path != "secret/data/db" || !slices.Contains(e.Headers["x-correlation-id"], read.Attributes[trace.KeyCorrelation]) {
 			continue
@@ -172,8 +170,7 @@ func (r *rig) wantInVault(t *testing.T, x spans, read collector.Span) {
 // wantDocumented checks that docs/monitoring.md lists exactly the spans and attributes that exist.
 func wantDocumented(t *testing.T, seen []collector.Span) {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/monitoring.md")
-	testkit.Must(t, err)
+	page := testkit.Value(os.ReadFile("../../docs/monitoring.md"))(t)
 	_, text, _ := strings.Cut(string(page), "\n| Span | ")
 	spans, attributes, ok := strings.Cut(text, "\n| Attribute | Value |")
 	if !ok {

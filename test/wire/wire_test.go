@@ -43,13 +43,11 @@ func TestLifeOfAVolume(t *testing.T) {
 		t.Errorf("stats %v, %v", stats, err)
 	}
 	// A directory that a pod opened before sees the rotation.
-	dir, err := os.Open(r.Target(p))
-	testkit.Must(t, err)
+	dir := testkit.Value(os.Open(r.Target(p)))(t)
 	defer func() { _ = dir.Close() }()
 	r.put("db", "two")
 	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
-	fd, err := unix.Openat(int(dir.Fd()), "password", unix.O_RDONLY, 0)
-	testkit.Must(t, err)
+	fd := testkit.Value(unix.Openat(int(dir.Fd()), "password", unix.O_RDONLY, 0))(t)
 	buf := make([]byte, 100)
 	n, err := unix.Read(fd, buf)
 	_ = unix.Close(fd)
@@ -66,8 +64,7 @@ func TestLifeOfAVolume(t *testing.T) {
 // wantAudit checks that Vault's audit log has a read by a service account.
 func (r *rig) wantAudit(account, path string) {
 	r.t.Helper()
-	entries, err := r.vault.AuditEntries(r.t.Context())
-	testkit.Must(r.t, err)
+	entries := testkit.Value(r.vault.AuditEntries(r.t.Context()))(r.t)
 	for _, e := range entries {
 		if e.Path == path && e.Metadata["service_account_name"] == account {
 			return
@@ -100,8 +97,7 @@ func TestRestartOfTheDriver(t *testing.T) {
 		r.publish(pods[len(pods)-1])
 	}
 	r.stop()
-	mark, err := r.vault.Mark()
-	testkit.Must(t, err)
+	mark := testkit.Value(r.vault.Mark())(t)
 	seen := strings.Count(r.log.String(), "the version of a class is known")
 	r.start()
 	r.eventually("the driver has read the class", func() bool {
@@ -114,8 +110,7 @@ func TestRestartOfTheDriver(t *testing.T) {
 		r.wantFile(p, "one")
 		r.publish(p)
 	}
-	counts, err := r.vault.CountRequests(t.Context(), mark)
-	testkit.Must(t, err)
+	counts := testkit.Value(r.vault.CountRequests(t.Context(), mark))(t)
 	if n := counts.Under(""); n != 0 {
 		t.Errorf("the restart cost %d requests to Vault: %v", n, counts)
 	}
@@ -136,8 +131,7 @@ func TestUnchangedRefreshWritesNothing(t *testing.T) {
 	}
 	before := []unix.Stat_t{stat("password"), stat("whole")}
 	polls := func() int {
-		c, err := r.vault.CountRequests(t.Context(), vaulttest.Mark{})
-		testkit.Must(t, err)
+		c := testkit.Value(r.vault.CountRequests(t.Context(), vaulttest.Mark{}))(t)
 		return c.Under("secret/data/db")
 	}
 	r.eventually("three refreshes", func() bool { return polls() >= 4 })

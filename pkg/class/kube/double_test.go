@@ -68,8 +68,7 @@ func newDouble(t *testing.T) *double {
 }
 
 func (d *double) up() {
-	l, err := net.Listen("tcp", d.address)
-	testkit.Must(d.t, err)
+	l := testkit.Value(net.Listen("tcp", d.address))(d.t)
 	d.address = l.Addr().String()
 	d.stop = make(chan struct{})
 	d.server = &httptest.Server{Listener: l, EnableHTTP2: true, Config: &http.Server{Handler: d}}

@@ -149,8 +149,7 @@ func TestNew(t *testing.T) {
 		t.Error("no API server was accepted")
 	}
 	for want, qps := range map[float32]float32{50: 0, 7: 7} {
-		s, err := kube.New(kube.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps})
-		testkit.Must(t, err)
+		s := testkit.Value(kube.New(kube.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps}))(t)
 		if s.Rate() != want {
 			t.Errorf("%v requests a second, want %v", s.Rate(), want)
 		}

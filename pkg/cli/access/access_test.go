@@ -117,8 +117,7 @@ path "secret/data/web/deep/" { capabilities = ["list"] }`,
 	var rules []access.PolicyRule
 	for _, name := range []string{"a", "b"} {
 		testkit.Must(t, v.Policy(t.Context(), name, policies[name]))
-		granted, err := access.ParsePolicy(name, policies[name])
-		testkit.Must(t, err)
+		granted := testkit.Value(access.ParsePolicy(name, policies[name]))(t)
 		rules = append(rules, granted...)
 	}
 	root := v.Client()

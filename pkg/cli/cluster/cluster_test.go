@@ -48,14 +48,12 @@ rules: [list secretproviderclasspodstatuses]
 func connect(t *testing.T, args ...string) (*cluster.Client, *clitest.API) {
 	t.Helper()
 	api := clitest.New(t, objects)
-	config, err := api.Kubeconfig(t.TempDir())
-	testkit.Must(t, err)
+	config := testkit.Value(api.Kubeconfig(t.TempDir()))(t)
 	var f cluster.Flags
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.Bind(set)
 	testkit.Must(t, set.Parse(append(args, "--kubeconfig", config)))
-	c, err := f.Connect(output.Streams{Version: "test"})
-	testkit.Must(t, err)
+	c := testkit.Value(f.Connect(output.Streams{Version: "test"}))(t)
 	return c, api
 }
 

@@ -15,8 +15,7 @@ import (
 // TestEveryReasonHasAdvice: a new reason of package fault needs an entry. The last entry is for
 // Internal.
 func TestEveryReasonHasAdvice(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0)
-	testkit.Must(t, err)
+	file := testkit.Value(parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0))(t)
 	n := 0
 	ast.Inspect(file, func(node ast.Node) bool {
 		spec, ok := node.(*ast.ValueSpec)
@@ -26,8 +25,7 @@ func TestEveryReasonHasAdvice(t *testing.T) {
 		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Reason" {
 			return true
 		}
-		name, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		testkit.Must(t, err)
+		name := testkit.Value(strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value))(t)
 		n++
 		reason := fault.Reason(name)
 		row := adviceFor(false, reason, "", false)

@@ -42,16 +42,13 @@ metadata: {name: secrets-store.csi.k8s.io, annotations: {meta.helm.sh/release-na
 func find(t *testing.T, text string) (*nodes.Nodes, *clitest.API) {
 	t.Helper()
 	api := clitest.New(t, driverObject+text)
-	path, err := api.Kubeconfig(t.TempDir())
-	testkit.Must(t, err)
+	path := testkit.Value(api.Kubeconfig(t.TempDir()))(t)
 	f := &cluster.Flags{}
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	f.Bind(set)
 	testkit.Must(t, set.Parse([]string{"--kubeconfig=" + path}))
-	c, err := f.Connect(output.Streams{Version: "test"})
-	testkit.Must(t, err)
-	n, err := nodes.Find(t.Context(), c)
-	testkit.Must(t, err)
+	c := testkit.Value(f.Connect(output.Streams{Version: "test"}))(t)
+	n := testkit.Value(nodes.Find(t.Context(), c))(t)
 	t.Cleanup(n.Close)
 	return n, api
 }

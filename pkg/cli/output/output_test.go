@@ -16,8 +16,7 @@ func TestPaints(t *testing.T) {
 		t.Skip("there is no terminal to be had:", err)
 	}
 	defer terminal.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	testkit.Must(t, err)
+	null := testkit.Value(os.OpenFile(os.DevNull, os.O_WRONLY, 0))(t)
 	defer null.Close()
 	for _, tc := range []struct {
 		name, flag string

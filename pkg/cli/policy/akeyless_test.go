@@ -13,8 +13,7 @@ import (
 
 // TestCheckAkeyless compares with the roles of a double of Akeyless.
 func TestCheckAkeyless(t *testing.T) {
-	a, err := akeylessd.Start(t.Context(), akeylessd.Options{})
-	testkit.Must(t, err)
+	a := testkit.Value(akeylessd.Start(t.Context(), akeylessd.Options{}))(t)
 	t.Cleanup(func() { _ = a.Close() })
 	a.AuthMethod("p-person", akeylessd.Method{Type: "access_key", Key: "key"})
 	t.Setenv("AKEYLESS_TOKEN", logInAsUser(t, a))

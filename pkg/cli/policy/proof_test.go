@@ -43,8 +43,7 @@ type environment struct {
 
 func newEnvironment(t *testing.T) *environment {
 	t.Helper()
-	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	iss := testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = iss.Close() })
 	env := &environment{Server: vaulttest.New(t, vaulttest.Options{}), issuer: iss}
 	for _, err := range []error{
@@ -103,8 +102,7 @@ func (env *environment) fetch(t *testing.T, manifest string) error {
 	env.volume++
 	uid := fmt.Sprintf("uid-%d", env.volume)
 	pod := issuer.PodRef{Namespace: "shop", Pod: "web", PodUID: uid, ServiceAccount: "web"}
-	tokens, err := identity.ParseTokens(env.issuer.CSITokens(pod, "vault", "openbao"))
-	testkit.Must(t, err)
+	tokens := testkit.Value(identity.ParseTokens(env.issuer.CSITokens(pod, "vault", "openbao")))(t)
 	_, err = p.Fetch(t.Context(), provider.Request{
 		Volume: uid, Pod: identity.Pod{Namespace: "shop", Name: "web", UID: uid, ServiceAccount: "web"}, Tokens: tokens, Class: parsed,
 	})
@@ -171,8 +169,7 @@ func (env *environment) checkMinimal(t *testing.T, name, manifest string) {
 
 // TestPolicyIsMinimal runs checkMinimal for the classes of test/compat that a Vault serves.
 func TestPolicyIsMinimal(t *testing.T) {
-	cases, err := compat.Load("../../../test/compat/cases")
-	testkit.Must(t, err)
+	cases := testkit.Value(compat.Load("../../../test/compat/cases"))(t)
 	env, tested := newEnvironment(t), 0
 	for _, c := range cases {
 		classes, _, _ := class.ParseManifest([]byte(c.Class))
@@ -198,8 +195,7 @@ func TestPolicyIsMinimal(t *testing.T) {
 // TestCommands: the vault program accepts the output of -o commands and the lines of remedies, and the
 // class is then served.
 func TestCommands(t *testing.T) {
-	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
-	testkit.Must(t, err)
+	program := testkit.Value(toolcache.Get(t.Context(), os.Stderr, "vault"))(t)
 	env := newEnvironment(t)
 	testkit.Must(t, env.PutKV2(t.Context(), "secret", `it's ${x}`, map[string]any{"a": "A"}))
 	sh := func(script string) {

@@ -31,8 +31,7 @@ status: {phase: Running}
 
 func TestFollow(t *testing.T) {
 	api := clitest.New(t, oneNode)
-	path, err := api.Kubeconfig(t.TempDir())
-	testkit.Must(t, err)
+	path := testkit.Value(api.Kubeconfig(t.TempDir()))(t)
 	drive := func(list ...statusz.Volume) { api.Drive("mayfly/mayfly-a", statusz.Status{Volumes: list}) }
 	v := statusz.Volume{ID: "csi-1", Target: "/a", Namespace: "shop", Pod: "web-0", Class: "db", State: statusz.Fresh, Objects: []statusz.Object{{ID: "password", Version: "1"}}}
 	drive(v)
@@ -41,8 +40,7 @@ func TestFollow(t *testing.T) {
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	c.Bind(set)
 	testkit.Must(t, set.Parse([]string{"--kubeconfig=" + path, "--driver-namespace=mayfly"}))
-	client, err := c.Connect(c.streams)
-	testkit.Must(t, err)
+	client := testkit.Value(c.Connect(c.streams))(t)
 	c.options.Live = true
 	l := &volumes.Lister{Client: client, Now: c.streams.Time}
 	defer l.Close()

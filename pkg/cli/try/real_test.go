@@ -66,11 +66,9 @@ type environment struct {
 
 func newEnvironment(t *testing.T) *environment {
 	t.Helper()
-	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	iss := testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = iss.Close() })
-	a, err := akeylessd.Start(t.Context(), akeylessd.Options{Issuer: iss})
-	testkit.Must(t, err)
+	a := testkit.Value(akeylessd.Start(t.Context(), akeylessd.Options{Issuer: iss}))(t)
 	t.Cleanup(func() { _ = a.Close() })
 	env := &environment{Server: vaulttest.New(t, vaulttest.Options{}), akeyless: a, issuer: iss}
 	for _, err := range []error{
@@ -79,8 +77,7 @@ func newEnvironment(t *testing.T) *environment {
 	} {
 		testkit.Must(t, err)
 	}
-	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
-	testkit.Must(t, err)
+	program := testkit.Value(toolcache.Get(t.Context(), os.Stderr, "vault"))(t)
 	env.sh = func(t *testing.T, script string) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
@@ -126,8 +123,7 @@ func (env *environment) try(t *testing.T, manifest string, args ...string) repor
 	}
 	token, end := env.issuer.Issue(pod, audience, 10*time.Minute)
 	api := clitest.New(t, fmt.Sprintf(cluster, env.Address, env.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
-	config, err := api.Kubeconfig(t.TempDir())
-	testkit.Must(t, err)
+	config := testkit.Value(api.Kubeconfig(t.TempDir()))(t)
 	args = append([]string{"try", "db", "-n", "shop", "--serviceaccount", "web", "--kubeconfig", config}, args...)
 	run := func(format string) string {
 		var out, errs bytes.Buffer
@@ -192,8 +188,7 @@ func TestRepair(t *testing.T) {
 				t.Fatalf("without the secret: %+v", r)
 			}
 			env.sh(t, strings.Replace(strings.TrimPrefix(r.remedy("MF206"), "store it: "), "=...", "="+marker, 1))
-			mark, err := env.Mark()
-			testkit.Must(t, err)
+			mark := testkit.Value(env.Mark())(t)
 			if r = env.try(t, manifest); r.codes() != "" {
 				t.Fatalf("after the repair: %+v", r)
 			}
@@ -217,8 +212,7 @@ func TestRepair(t *testing.T) {
 // checkNothingRead checks that try read no secret, and revoked the tokens of its logins.
 func (env *environment) checkNothingRead(t *testing.T, since vaulttest.Mark, mount string) {
 	t.Helper()
-	counts, err := env.CountRequests(t.Context(), since)
-	testkit.Must(t, err)
+	counts := testkit.Value(env.CountRequests(t.Context(), since))(t)
 	if counts.Under("secret/data/") > 0 || counts.Under("pki/") > 0 {
 		t.Errorf("try read secrets: %v", counts)
 	}

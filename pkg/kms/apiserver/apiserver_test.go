@@ -74,8 +74,7 @@ func TestWriters(t *testing.T) {
 			f.set("GET", "/readyz/kms-providers", "ok")
 			f.set("GET", leases, `{"items":[]}`)
 			tc.change(f)
-			w, err := f.cluster(f.URL).Writers(t.Context(), "mayfly")
-			testkit.Must(t, err)
+			w := testkit.Value(f.cluster(f.URL).Writers(t.Context(), "mayfly"))(t)
 			got := strings.Join(w.Behind(hashNew), "; ")
 			if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
 				t.Errorf("%q, want %q", got, tc.want)
@@ -101,8 +100,7 @@ func TestServers(t *testing.T) {
 	f := newFake(t)
 	f.set("GET", path, `{"items":[{"ports":[{"name":"https","port":6443}],"endpoints":[{"addresses":["10.0.0.2"]},{"addresses":["10.0.0.1","fd00::1"]}]}]}`)
 	urls := func(c *Cluster) string {
-		servers, err := c.Servers(t.Context())
-		testkit.Must(t, err)
+		servers := testkit.Value(c.Servers(t.Context()))(t)
 		var all []string
 		for _, s := range servers {
 			all = append(all, s.URL)
@@ -139,8 +137,7 @@ func TestKinds(t *testing.T) {
 		"*.*":                 "/api/v1/nodes/x /api/v1/namespaces/n/secrets/x /apis/example.com/v2/namespaces/n/widgets/x",
 		"gadgets.example.com": "",
 	} {
-		kinds, err := f.cluster().Kinds(t.Context(), strings.Fields(patterns), all)
-		testkit.Must(t, err)
+		kinds := testkit.Value(f.cluster().Kinds(t.Context(), strings.Fields(patterns), all))(t)
 		var got []string
 		for _, k := range kinds {
 			got = append(got, k.object("n", "x"))
@@ -297,8 +294,7 @@ func config(cluster, user string) string {
 func TestLoadAccess(t *testing.T) {
 	ca, caCert, err := pki.NewAuthority("ca")
 	testkit.Must(t, err)
-	pair, err := ca.Issue(pki.Identity{Name: "admin"})
-	testkit.Must(t, err)
+	pair := testkit.Value(ca.Issue(pki.Identity{Name: "admin"}))(t)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "ca.crt"), string(caCert))
 	writeFile(t, filepath.Join(dir, "token"), "from-a-file\n")
@@ -423,8 +419,7 @@ func (f *fake) cluster(servers ...string) *Cluster {
 	file := filepath.Join(f.t.TempDir(), "kubeconfig")
 	text := fmt.Sprintf("{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: %q}}], users: [{name: u, user: {token: t}}]}", f.URL)
 	testkit.Must(f.t, os.WriteFile(file, []byte(text), 0o600))
-	c, err := Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers})
-	testkit.Must(f.t, err)
+	c := testkit.Value(Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers}))(f.t)
 	return c
 }
 

@@ -60,8 +60,7 @@ func (o *out) fail(err error) {
 func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
 	t.Helper()
 	m := &meter{}
-	l, err := audit.New(path, o, "node-1", m, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	l := testkit.Value(audit.New(path, o, "node-1", m, slog.New(slog.DiscardHandler)))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -91,8 +90,7 @@ func TestLines(t *testing.T) {
 	l.Observe(audit.Event{Kind: audit.Encrypt, UID: "u1", KeyID: "id", Peer: audit.Peer{PID: 7}, By: "local-key", Took: 1500 * time.Microsecond})
 	l.Observe(audit.Event{Kind: audit.Decrypt, UID: "u2\nforged", KeyID: strings.Repeat("x", 9000), Err: fault.New(fault.Denied, "no"), Correlation: "c"})
 	stop()
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(path))(t)
 	all := lines(t, text)
 	if len(all) != 2 || m.written != 2 || m.lost != 0 {
 		t.Fatalf("%s", text)

@@ -162,8 +162,7 @@ const deploy = "../../../deploy/kms"
 
 func deployed(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(deploy, name))
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(filepath.Join(deploy, name)))(t)
 	return string(text)
 }
 
@@ -172,13 +171,11 @@ func TestDeployed(t *testing.T) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	options := config.Register(flags)
 	testkit.Must(t, flags.Parse([]string{"--config=" + filepath.Join(deploy, "config.yaml")}))
-	c, err := options.Load(func(string) string { return "" })
-	testkit.Must(t, err)
+	c := testkit.Value(options.Load(func(string) string { return "" }))(t)
 	if c.Serve.Socket != defaultSocket {
 		t.Errorf("config.yaml listens at %s", c.Serve.Socket)
 	}
-	file, err := encryptionconfig.Parse([]byte(deployed(t, "encryption-config.yaml")))
-	testkit.Must(t, err)
+	file := testkit.Value(encryptionconfig.Parse([]byte(deployed(t, "encryption-config.yaml"))))(t)
 	if name, err := file.Name(probe.Scheme + c.Serve.Socket); name != defaultProvider || err != nil {
 		t.Errorf("encryption-config.yaml: %q, %v", name, err)
 	}

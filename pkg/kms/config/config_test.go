@@ -39,8 +39,7 @@ func file(t testing.TB, text string) string {
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := load(t, good(), nil)
-	testkit.Must(t, err)
+	c := testkit.Value(load(t, good(), nil))(t)
 	if c.Serve.Socket != "/run/mayfly-kms/kms.sock" || !c.Serve.LocalKey || c.Serve.HealthAddr != "127.0.0.1:8796" || c.Login.Mount != "approle" || c.Transit.Mount != "transit" {
 		t.Errorf("%+v", c)
 	}

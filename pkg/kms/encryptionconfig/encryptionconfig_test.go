@@ -29,8 +29,7 @@ const whole = head + `resources:
 `
 
 func TestParse(t *testing.T) {
-	c, err := encryptionconfig.Parse([]byte(whole))
-	testkit.Must(t, err)
+	c := testkit.Value(encryptionconfig.Parse([]byte(whole)))(t)
 	secrets, _ := c.For(scan.Resource{Name: "secrets"})
 	if p := secrets.Providers[0]; len(secrets.Providers) != 3 || p.Kind != stored.KMSv2 || p.Name != "mayfly" || p.Timeout != 5*time.Second || p.CacheSize {
 		t.Errorf("secrets: %+v", secrets)

@@ -59,8 +59,7 @@ func (m *meter) counts() (logins, failed int) {
 func connect(t *testing.T, args ...string) (*kms.Connection, *meter) {
 	t.Helper()
 	m := &meter{}
-	c, err := kms.Connect(kmsrig.Config(t, args...), m, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	c := testkit.Value(kms.Connect(kmsrig.Config(t, args...), m, slog.New(slog.DiscardHandler)))(t)
 	return c, m
 }
 
@@ -135,8 +134,7 @@ func wrapping(t *testing.T, r *kmsrig.Rig) string {
 	t.Helper()
 	client := vault.Client()
 	client.SetWrappingLookupFunc(func(string, string) string { return "5m" })
-	s, err := client.Logical().Write("auth/approle/role/"+r.Role()+"/secret-id", nil)
-	testkit.Must(t, err)
+	s := testkit.Value(client.Logical().Write("auth/approle/role/"+r.Role()+"/secret-id", nil))(t)
 	return s.WrapInfo.Token
 }
 
@@ -159,8 +157,7 @@ func TestWrappedSecretID(t *testing.T) {
 	// A wrapping token of another path may be an attacker's.
 	client := vault.Client()
 	client.SetWrappingLookupFunc(func(string, string) string { return "5m" })
-	s, err := client.Logical().Write("sys/wrapping/wrap", map[string]any{"secret_id": "x"})
-	testkit.Must(t, err)
+	s := testkit.Value(client.Logical().Write("sys/wrapping/wrap", map[string]any{"secret_id": "x"}))(t)
 	r.WriteFile("secret-id", s.WrapInfo.Token)
 	forged, _ := connect(t, r.Args("--secret-id-wrapped")...)
 	if err := use(t, forged); err == nil || !strings.Contains(err.Error(), "was made by") {
@@ -171,8 +168,7 @@ func TestWrappedSecretID(t *testing.T) {
 func TestTokenFile(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	token := func() string {
-		s, err := vault.Client().Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"p-" + r.Key}})
-		testkit.Must(t, err)
+		s := testkit.Value(vault.Client().Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"p-" + r.Key}}))(t)
 		return s.Auth.ClientToken
 	}
 	first := token()
@@ -198,8 +194,7 @@ func TestTokenFile(t *testing.T) {
 
 func TestJWT(t *testing.T) {
 	r := kmsrig.New(t, vault)
-	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	testkit.Must(t, err)
+	iss := testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
 	t.Cleanup(func() { _ = iss.Close() })
 	testkit.Must(t, vault.EnableJWTAuth(t.Context(), "spiffe", iss))
 	testkit.Must(t, vault.Role(t.Context(), "spiffe", "kms", map[string]any{
@@ -224,8 +219,7 @@ func TestCertificate(t *testing.T) {
 	testkit.Must(t, kmsrig.Prepare(t.Context(), v))
 	testkit.Must(t, v.Client().Sys().EnableAuthWithOptions("cert", &api.EnableAuthOptions{Type: "cert"}))
 	r := kmsrig.New(t, v)
-	ca, err := os.ReadFile(v.CAFile)
-	testkit.Must(t, err)
+	ca := testkit.Value(os.ReadFile(v.CAFile))(t)
 	tls := []string{"--vault-ca-cert=" + v.CAFile, "--vault-client-cert=" + v.ClientCertFile, "--vault-client-key=" + v.ClientKeyFile}
 	c, _ := connect(t, withLogin(r, append(tls, "--auth-method=cert", "--auth-role=node")...)...)
 	if err := use(t, c); err == nil || !strings.Contains(err.Error(), "TLS must end at Vault") {
@@ -257,8 +251,7 @@ func TestInline(t *testing.T) {
 	t.Cleanup(bao.Close)
 	c, m := connect(t, r.Args("--auth-inline", "--vault-addr="+bao.URL, "--vault-namespace=team")...)
 	testkit.Must(t, use(t, c))
-	id, err := os.ReadFile(r.SecretIDFile)
-	testkit.Must(t, err)
+	id := testkit.Value(os.ReadFile(r.SecretIDFile))(t)
 	for header, want := range map[string]string{"Role-Id": r.RoleID, "Secret-Id": strings.TrimSpace(string(id))} {
 		text, err := base64.RawURLEncoding.DecodeString(seen.Get("X-Vault-Inline-Auth-Parameter-" + header))
 		var p struct{ Key, Value string }

@@ -62,15 +62,13 @@ func (k *kv) Range(_ context.Context, r *etcdserverpb.RangeRequest) (*etcdserver
 func (k *kv) serve(t *testing.T) *scan.Etcd {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "etcd.sock")
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
-	testkit.Must(t, err)
+	listener := testkit.Value((&net.ListenConfig{}).Listen(t.Context(), "unix", socket))(t)
 	server := grpc.NewServer(grpc.MaxSendMsgSize(1 << 30))
 	etcdserverpb.RegisterKVServer(server, k)
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() { server.Stop(); done.Wait() })
-	e, err := scan.Open(t.Context(), scan.EtcdConfig{Endpoints: []string{"unix://" + socket}})
-	testkit.Must(t, err)
+	e := testkit.Value(scan.Open(t.Context(), scan.EtcdConfig{Endpoints: []string{"unix://" + socket}}))(t)
 	t.Cleanup(func() { _ = e.Close() })
 	return e
 }

@@ -73,8 +73,7 @@ func TestRun(t *testing.T) {
 		"/registry/configmaps/a/b":    plain(), // not judged
 		"/registry/pods/a/b":          plain(),
 	}
-	got, err := scan.Run(t.Context(), source, options("id-2"))
-	testkit.Must(t, err)
+	got := testkit.Value(scan.Run(t.Context(), source, options("id-2")))(t)
 	under := func(name, id string, n int, wanted bool) scan.Under {
 		return scan.Under{Provider: stored.KMSv2, Name: name, KeyID: id, Version: 1, Values: n, Wanted: wanted}
 	}
@@ -101,8 +100,7 @@ func TestRunWithoutKeyID(t *testing.T) {
 		"/registry/secrets/a/2": sealed("mayfly", "id-2"),
 		"/registry/secrets/a/3": sealed("other", "id-2"),
 	}
-	got, err := scan.Run(t.Context(), source, options())
-	testkit.Must(t, err)
+	got := testkit.Value(scan.Run(t.Context(), source, options()))(t)
 	if f := got.Resources[0]; !slices.Equal(f.Stragglers, []string{"a/3"}) {
 		t.Errorf("%+v", f)
 	}
@@ -114,8 +112,7 @@ func TestRunIsBounded(t *testing.T) {
 	for i := range 3000 {
 		source[fmt.Sprintf("/registry/secrets/a/%d", i)] = sealed("mayfly", fmt.Sprintf("id-%d", i))
 	}
-	got, err := scan.Run(t.Context(), source, options("id"))
-	testkit.Must(t, err)
+	got := testkit.Value(scan.Run(t.Context(), source, options("id")))(t)
 	f, sum := got.Resources[0], 0
 	for _, u := range f.Under {
 		sum += u.Values
@@ -245,8 +242,7 @@ func database(t *testing.T, checksum bool, changes ...revision) string {
 	})
 	testkit.Must(t, errorsJoin(err, db.Close()))
 	if checksum {
-		data, err := os.ReadFile(path)
-		testkit.Must(t, err)
+		data := testkit.Value(os.ReadFile(path))(t)
 		sum := sha256.Sum256(data)
 		testkit.Must(t, os.WriteFile(path, append(data, sum[:]...), 0o600))
 	}
@@ -310,16 +306,14 @@ func TestSnapshotRefuses(t *testing.T) {
 		changes = append(changes, revision{int64(i), 0, fmt.Sprintf("/registry/secrets/a/%d", i), strings.Repeat("v", 1000), false})
 	}
 	good := database(t, true, changes...)
-	data, err := os.ReadFile(good)
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(good))(t)
 	damaged := func(change func([]byte) []byte) string {
 		path := filepath.Join(t.TempDir(), "damaged.db")
 		testkit.Must(t, os.WriteFile(path, change(slices.Clone(data)), 0o600))
 		return path
 	}
 	other := filepath.Join(t.TempDir(), "other.db")
-	db, err := bbolt.Open(other, 0o600, nil)
-	testkit.Must(t, err)
+	db := testkit.Value(bbolt.Open(other, 0o600, nil))(t)
 	testkit.Must(t, db.Close())
 	for name, tc := range map[string]struct{ path, want string }{
 		"absent":       {"/absent", "opening the snapshot"},
@@ -351,8 +345,7 @@ func TestSnapshotWithoutChecksum(t *testing.T) {
 	if err != nil || len(got) != 1 || !s.Unverified {
 		t.Errorf("%v, %v", got, err)
 	}
-	db, err := bbolt.Open(path, 0o600, nil)
-	testkit.Must(t, err)
+	db := testkit.Value(bbolt.Open(path, 0o600, nil))(t)
 	defer db.Close()
 	if _, _, err := read(t.Context(), path, "/registry/"); err == nil || !strings.Contains(err.Error(), "another process has it") {
 		t.Errorf("while it is open elsewhere: %v", err)
@@ -371,8 +364,7 @@ func FuzzSnapshot(f *testing.F) {
 		return bucket.Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00"), []byte("\x0a\x02/r\x2a\x01v"))
 	})
 	testkit.Must(f, errorsJoin(err, db.Close()))
-	seed, err := os.ReadFile(path)
-	testkit.Must(f, err)
+	seed := testkit.Value(os.ReadFile(path))(f)
 	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "fuzz.db")

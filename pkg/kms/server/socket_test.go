@@ -30,23 +30,20 @@ import (
 // socket is a path that is short enough for the kernel.
 func socket(t *testing.T) server.Socket {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kms")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "kms"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return server.Socket{Path: filepath.Join(dir, "s", "kms.sock")}
 }
 
 func mode(t *testing.T, path string) fs.FileMode {
 	t.Helper()
-	info, err := os.Lstat(path)
-	testkit.Must(t, err)
+	info := testkit.Value(os.Lstat(path))(t)
 	return info.Mode().Perm()
 }
 
 func TestSocketModes(t *testing.T) {
 	s := socket(t)
-	l, err := s.Listen()
-	testkit.Must(t, err)
+	l := testkit.Value(s.Listen())(t)
 	if dir, file := mode(t, filepath.Dir(s.Path)), mode(t, s.Path); dir != 0o700 || file != 0o600 {
 		t.Errorf("modes %s and %s", dir, file)
 	}
@@ -59,11 +56,9 @@ func TestSocketModes(t *testing.T) {
 	}
 	g := socket(t)
 	g.Group = "65534"
-	l, err = g.Listen()
-	testkit.Must(t, err)
+	l = testkit.Value(g.Listen())(t)
 	defer func() { _ = l.Close() }()
-	info, err := os.Lstat(g.Path)
-	testkit.Must(t, err)
+	info := testkit.Value(os.Lstat(g.Path))(t)
 	if gid := info.Sys().(*syscall.Stat_t).Gid; mode(t, filepath.Dir(g.Path)) != 0o750 || mode(t, g.Path) != 0o660 || gid != 65534 {
 		t.Errorf("modes %s and %s, group %d", mode(t, filepath.Dir(g.Path)), mode(t, g.Path), gid)
 	}
@@ -77,20 +72,17 @@ func TestSocketModes(t *testing.T) {
 func TestWhatIsInTheWay(t *testing.T) {
 	s := socket(t)
 	testkit.Must(t, os.MkdirAll(filepath.Dir(s.Path), 0o700))
-	dead, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path})
-	testkit.Must(t, err)
+	dead := testkit.Value(net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path}))(t)
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "another process serves the socket") {
 		t.Errorf("a living process's socket: %v", err)
 	}
 	dead.SetUnlinkOnClose(false)
 	testkit.Must(t, dead.Close())
-	l, err := s.Listen()
-	testkit.Must(t, err)
+	l := testkit.Value(s.Listen())(t)
 
 	// Closing does not remove another process's socket at the same path.
 	testkit.Must(t, os.Remove(s.Path))
-	other, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path})
-	testkit.Must(t, err)
+	other := testkit.Value(net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path}))(t)
 	testkit.Must(t, l.Close())
 	if _, err := os.Lstat(s.Path); err != nil {
 		t.Errorf("another process's socket is gone: %v", err)
@@ -194,8 +186,7 @@ func serve(t *testing.T, p server.Plugin, s server.Socket, allowed ...uint32) (k
 		testkit.Check(t, <-done)
 	})
 	<-ready
-	conn, err := grpc.NewClient("unix:"+s.Path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	testkit.Must(t, err)
+	conn := testkit.Value(grpc.NewClient("unix:"+s.Path, grpc.WithTransportCredentials(insecure.NewCredentials())))(t)
 	t.Cleanup(func() { _ = conn.Close() })
 	return kmsv2.NewKeyManagementServiceClient(conn), l
 }

@@ -28,13 +28,11 @@ func client(t *testing.T, budget time.Duration, urls ...string) (*store.Client, 
 	t.Helper()
 	var c config.Vault
 	for _, u := range urls {
-		a, err := endpoint.ParseAddress(u)
-		testkit.Must(t, err)
+		a := testkit.Value(endpoint.ParseAddress(u))(t)
 		c.Addresses = append(c.Addresses, a)
 	}
 	m := &meter{}
-	s, err := store.New(c, budget, m, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	s := testkit.Value(store.New(c, budget, m, slog.New(slog.DiscardHandler)))(t)
 	return s, m
 }
 

@@ -79,8 +79,7 @@ func TestUsable(t *testing.T) {
 		`"type":"aes256-gcm96","latest_version":2,"keys":{"1":5}`:                                  "does not say when",
 		`"type":"aes256-gcm96","latest_version":1,"keys":{"1":5},"min_encryption_version":4000000`: "min_encryption_version",
 	} {
-		k, err := client(&says{body: `{"data":{` + body + `}}`}).Key(t.Context())
-		testkit.Must(t, err)
+		k := testkit.Value(client(&says{body: `{"data":{` + body + `}}`}).Key(t.Context()))(t)
 		if err := k.Usable(); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v", body, err)
 		}

@@ -30,14 +30,12 @@ func TestEventIsKubernetes(t *testing.T) {
 			t.Fatalf("the test leaves %s out", v.Type().Field(i).Name)
 		}
 	}
-	text, err := json.Marshal(in)
-	testkit.Must(t, err)
+	text := testkit.Value(json.Marshal(in))(t)
 	strict := json.NewDecoder(bytes.NewReader(text))
 	strict.DisallowUnknownFields()
 	var there api.Event
 	testkit.Must(t, strict.Decode(&there))
-	text, err = json.Marshal(there)
-	testkit.Must(t, err)
+	text = testkit.Value(json.Marshal(there))(t)
 	var back corev1.Event
 	testkit.Must(t, json.Unmarshal(text, &back))
 	if !reflect.DeepEqual(back, in) {

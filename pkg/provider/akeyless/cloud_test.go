@@ -130,8 +130,7 @@ func TestCloudIdentities(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			id, err := base64.StdEncoding.DecodeString(c.cloudID)
-			testkit.Must(t, err)
+			id := testkit.Value(base64.StdEncoding.DecodeString(c.cloudID))(t)
 			check(t, string(id))
 			if c.logins != 1 { // a cloud knows of the service account only
 				t.Errorf("%d logins of two pods", c.logins)

@@ -23,8 +23,7 @@ import (
 func newProvider(t testing.TB, c Config) *Provider {
 	t.Helper()
 	c.IdentityKey = secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))
-	p, err := New(c)
-	testkit.Must(t, err)
+	p := testkit.Value(New(c))(t)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -144,8 +143,7 @@ func TestDefaults(t *testing.T) {
 	l := func(params map[string]string) login {
 		t.Helper()
 		params[keyObjects] = `[{secretPath: a, fileName: a}]`
-		s, err := p.newSpec(classOf(params))
-		testkit.Must(t, err)
+		s := testkit.Value(p.newSpec(classOf(params)))(t)
 		return s.login
 	}
 	got := l(map[string]string{})
@@ -234,8 +232,7 @@ func FuzzClass(f *testing.F) {
 // docs/akeyless.md lists the parameters, fields and arguments that exist, and
 // no others.
 func TestDocumented(t *testing.T) {
-	doc, err := os.ReadFile("../../../docs/akeyless.md")
-	testkit.Must(t, err)
+	doc := testkit.Value(os.ReadFile("../../../docs/akeyless.md"))(t)
 	section := func(title string) string {
 		_, rest, found := strings.Cut(string(doc), "\n## "+title+"\n")
 		if !found {

@@ -114,8 +114,7 @@ func TestAllowlist(t *testing.T) {
 		for text := range strings.FieldsSeq(c.own) {
 			own = append(own, mustParse(t, text))
 		}
-		l, err := endpoint.ParseAllowlist(c.patterns, own...)
-		testkit.Must(t, err)
+		l := testkit.Value(endpoint.ParseAllowlist(c.patterns, own...))(t)
 		if got := l.Allows(mustParse(t, c.address)); got != c.want {
 			t.Errorf("%q with %q allows %s: %v", c.patterns, c.own, c.address, got)
 		}
@@ -129,8 +128,7 @@ func TestAllowlist(t *testing.T) {
 
 func mustParse(t *testing.T, text string) endpoint.Address {
 	t.Helper()
-	a, err := endpoint.ParseAddressOrSocket(text)
-	testkit.Must(t, err)
+	a := testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
 	return a
 }
 

@@ -23,8 +23,7 @@ import (
 // poolOf is one that lets classes name files beneath the directories.
 func poolOf(t testing.TB, dirs ...string) *endpoint.Pool {
 	t.Helper()
-	files, err := endpoint.NewFiles(dirs)
-	testkit.Must(t, err)
+	files := testkit.Value(endpoint.NewFiles(dirs))(t)
 	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Files: files, AllowLocal: true}
 }
 

@@ -58,19 +58,16 @@ func newPairRig(t *testing.T, first, second int) *pairRig {
 		Now: func() time.Time { return r.now }, Jitter: func() float64 { return 0.5 },
 	}
 	testkit.Must(t, settings.Complete())
-	files, err := endpoint.NewFiles(nil)
-	testkit.Must(t, err)
+	files := testkit.Value(endpoint.NewFiles(nil))(t)
 	pool := &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Files: files, AllowLocal: true}
 	r.client = endpoint.Client{Settings: settings, Pool: pool}
-	r.pair, err = pool.GetPair(t.Context(), target(t, r.first.URL), target(t, r.second.URL), r.now)
-	testkit.Must(t, err)
+	r.pair = testkit.Value(pool.GetPair(t.Context(), target(t, r.first.URL), target(t, r.second.URL), r.now))(t)
 	return r
 }
 
 func target(t *testing.T, url string) endpoint.Target {
 	t.Helper()
-	a, err := endpoint.ParseAddress(url)
-	testkit.Must(t, err)
+	a := testkit.Value(endpoint.ParseAddress(url))(t)
 	return endpoint.Target{Address: a}
 }
 
@@ -167,8 +164,7 @@ func TestPairReturnsToTheFirst(t *testing.T) {
 	r := newPairRig(t, 503, 200)
 	do := func() endpoint.Address {
 		t.Helper()
-		reply, err := r.client.Do(t.Context(), r.call(endpoint.OpRead, false))
-		testkit.Must(t, err)
+		reply := testkit.Value(r.client.Do(t.Context(), r.call(endpoint.OpRead, false)))(t)
 		return reply.From
 	}
 	for range 20 {

@@ -33,10 +33,8 @@ func TestLocal(t *testing.T) {
 
 func newTestPool(t *testing.T, list ...string) *Pool {
 	t.Helper()
-	allowed, err := ParseAllowlist(list)
-	testkit.Must(t, err)
-	files, err := NewFiles(nil)
-	testkit.Must(t, err)
+	allowed := testkit.Value(ParseAllowlist(list))(t)
+	files := testkit.Value(NewFiles(nil))(t)
 	return &Pool{Logger: slog.New(slog.DiscardHandler), Files: files, Allowed: allowed}
 }
 
@@ -67,8 +65,7 @@ func TestNameOfLocalAddress(t *testing.T) {
 	} {
 		address, err := ParseAddress(c.address)
 		testkit.Must(t, err)
-		e, err := newTestPool(t, c.list...).Get(t.Context(), Target{Address: address}, time.Now())
-		testkit.Must(t, err)
+		e := testkit.Value(newTestPool(t, c.list...).Get(t.Context(), Target{Address: address}, time.Now()))(t)
 		err = ask(t, e, address.String())
 		if (err == nil) != c.good || !c.good && fault.Of(err) != fault.NotAllowed {
 			t.Errorf("%s: %v", name, err)
@@ -93,8 +90,7 @@ func TestProxy(t *testing.T) {
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.Host) }))
 	defer proxy.Close()
-	at, err := url.Parse(proxy.URL)
-	testkit.Must(t, err)
+	at := testkit.Value(url.Parse(proxy.URL))(t)
 	direct := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the server was asked without the proxy") }))
 	defer direct.Close()
 	r := newReach(newTestPool(t))

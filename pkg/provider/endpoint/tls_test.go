@@ -32,8 +32,7 @@ func asIs(words string) string { return words }
 // newPool makes a pool whose operator has the given settings.
 func newPool(t testing.TB, operator endpoint.Target) *endpoint.Pool {
 	t.Helper()
-	files, err := endpoint.NewFiles(nil)
-	testkit.Must(t, err)
+	files := testkit.Value(endpoint.NewFiles(nil))(t)
 	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Operator: endpoint.Operator{Target: operator}, Files: files, AllowLocal: true}
 }
 
@@ -179,8 +178,7 @@ func TestClientCertificate(t *testing.T) {
 	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: with})
 	testkit.Must(t, err)
 	testkit.Must(t, get(e))
-	e, err = getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}})
-	testkit.Must(t, err)
+	e = testkit.Value(getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}}))(t)
 	err = get(e)
 	if err == nil {
 		t.Fatal("the server did without a client certificate")
@@ -193,14 +191,12 @@ func TestClientCertificate(t *testing.T) {
 func TestExplain(t *testing.T) {
 	pool := newPool(t, endpoint.Target{})
 	find := func(url string) *endpoint.Endpoint {
-		e, err := pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now())
-		testkit.Must(t, err)
+		e := testkit.Value(pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now()))(t)
 		return e
 	}
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer plain.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	closed := "http://" + l.Addr().String()
 	testkit.Must(t, l.Close())
 	for url, want := range map[string]string{
@@ -256,8 +252,7 @@ func TestSocket(t *testing.T) {
 	}}
 	s.Start()
 	defer s.Close()
-	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, "unix://"+file)})
-	testkit.Must(t, err)
+	e := testkit.Value(getFrom(t, endpoint.Target{Address: mustParse(t, "unix://"+file)}))(t)
 	if err := get(e); err != nil || len(asked) != 1 || asked[0] != "localhost/x" {
 		t.Errorf("asked %q, %v", asked, err)
 	}
@@ -282,7 +277,6 @@ func TestScrub(t *testing.T) {
 // newPair is a self-signed certificate and its key, as PEM.
 func newPair(t *testing.T) (cert, key string) {
 	t.Helper()
-	made, err := pki.SelfSigned(x509.Certificate{IsCA: true, BasicConstraintsValid: true})
-	testkit.Must(t, err)
+	made := testkit.Value(pki.SelfSigned(x509.Certificate{IsCA: true, BasicConstraintsValid: true}))(t)
 	return string(made.Cert), string(made.Key)
 }

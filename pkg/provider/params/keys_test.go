@@ -81,8 +81,7 @@ func TestKeysOfSecret(t *testing.T) {
 	for i := range 1001 {
 		many[fmt.Sprint(i)] = i
 	}
-	raw, err := json.Marshal(many)
-	testkit.Must(t, err)
+	raw := testkit.Value(json.Marshal(many))(t)
 	if _, err := params.Values(raw); err == nil || !strings.Contains(err.Error(), "more than 1000 keys") {
 		t.Errorf("1001 keys: %v", err)
 	}
@@ -99,8 +98,7 @@ func FuzzKeyPath(f *testing.F) {
 	escape := strings.NewReplacer(`\`, `\\`, ".", `\.`)
 	valid := func(s string) string { return string([]rune(s)) } // as JSON has it
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		raw, err := json.Marshal(map[string]any{a: map[string]any{b: map[string]any{c: "value"}}})
-		testkit.Must(t, err)
+		raw := testkit.Value(json.Marshal(map[string]any{a: map[string]any{b: map[string]any{c: "value"}}}))(t)
 		path := strings.Join([]string{escape.Replace(valid(a)), escape.Replace(valid(b)), escape.Replace(valid(c))}, ".")
 		// A key that is called as the path is found first, and ends it here.
 		if got := params.Pick(raw, path); string(got) != `"value"` && path != valid(a) {

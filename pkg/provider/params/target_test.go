@@ -27,8 +27,7 @@ func targetSet(raw map[string]string) *params.Set {
 
 func address(t *testing.T, text string) endpoint.Address {
 	t.Helper()
-	a, err := endpoint.ParseAddressOrSocket(text)
-	testkit.Must(t, err)
+	a := testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
 	return a
 }
 
@@ -161,10 +160,8 @@ func TestFallback(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	allowed, err := endpoint.ParseAllowlist([]string{"https://good"})
-	testkit.Must(t, err)
-	files, err := endpoint.NewFiles([]string{"/listed"})
-	testkit.Must(t, err)
+	allowed := testkit.Value(endpoint.ParseAllowlist([]string{"https://good"}))(t)
+	files := testkit.Value(endpoint.NewFiles([]string{"/listed"}))(t)
 	policy := params.Policy{Pool: &endpoint.Pool{Allowed: allowed, Files: files}, Servers: &endpoint.Servers{ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{
 		CACertFile: "/own/ca", CACertDir: "/own/cas", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key",
 	}}}

@@ -63,8 +63,7 @@ func FuzzJudge(f *testing.F) {
 		{ObjectVersion: versions("a\nb", "1")},
 		{ObjectVersion: versions("a", "1"), Error: &v1alpha1.Error{Code: marker}},
 	} {
-		data, err := proto.Marshal(m)
-		testkit.Must(f, err)
+		data := testkit.Value(proto.Marshal(m))(f)
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -133,8 +132,7 @@ func TestLenientAnswers(t *testing.T) {
 	}
 	payload := func(m *v1alpha1.MountResponse) *provider.Payload {
 		t.Helper()
-		p, err := callFor(t).payload(m)
-		testkit.Must(t, err)
+		p := testkit.Value(callFor(t).payload(m))(t)
 		return p
 	}
 	one := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})
@@ -204,8 +202,7 @@ func serveBytes(t *testing.T, body []byte) provider.Provider {
 	dir, err := os.MkdirTemp("", "mayfly") // short, for the socket's path
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l, err := net.Listen("unix", filepath.Join(dir, "bytes.sock"))
-	testkit.Must(t, err)
+	l := testkit.Value(net.Listen("unix", filepath.Join(dir, "bytes.sock")))(t)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(bare{}), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		var in []byte
 		if err := s.RecvMsg(&in); err != nil {
@@ -219,10 +216,8 @@ func serveBytes(t *testing.T, body []byte) provider.Provider {
 		_ = server.Serve(l)
 	}()
 	t.Cleanup(func() { server.Stop(); <-done })
-	r, err := New(Config{Dirs: []string{dir}})
-	testkit.Must(t, err)
-	p, err := r.Get("bytes")
-	testkit.Must(t, err)
+	r := testkit.Value(New(Config{Dirs: []string{dir}}))(t)
+	p := testkit.Value(r.Get("bytes"))(t)
 	return p
 }
 
@@ -257,8 +252,7 @@ func TestCountParts(t *testing.T) {
 		most.Files = append(most.Files, &v1alpha1.File{})
 		most.ObjectVersion = append(most.ObjectVersion, &v1alpha1.ObjectVersion{})
 	}
-	good, err := proto.Marshal(most)
-	testkit.Must(t, err)
+	good := testkit.Value(proto.Marshal(most))(t)
 	var wide []byte
 	for field := range protowire.Number(maxFields + 1) {
 		wide = protowire.AppendVarint(protowire.AppendTag(wide, field+1, protowire.VarintType), 1)

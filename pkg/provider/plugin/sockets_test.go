@@ -297,8 +297,7 @@ func TestSlowVolumeHarmsNoOther(t *testing.T) {
 func TestSignOfLifeWithoutVersion(t *testing.T) {
 	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second})
 	w.server.Kill()
-	s, err := pluginprovider.Start(w.dir, "aws", pluginprovider.Options{Store: w.store, NoVersion: true})
-	testkit.Must(t, err)
+	s := testkit.Value(pluginprovider.Start(w.dir, "aws", pluginprovider.Options{Store: w.store, NoVersion: true}))(t)
 	defer s.Stop()
 	w.bad(w.request("answer", "hang"), fault.Timeout)
 	w.good(w.request())
@@ -310,8 +309,7 @@ func TestSignOfLifeWithoutVersion(t *testing.T) {
 func TestHealth(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	w.serve("gcp").Kill()
-	raw, err := pluginprovider.StartRaw(w.dir, "odd", "garbage")
-	testkit.Must(t, err)
+	raw := testkit.Value(pluginprovider.StartRaw(w.dir, "odd", "garbage"))(t)
 	defer raw.Stop()
 	all := w.Health(t.Context(), w.Names())
 	if len(all) != 3 || all[0].Name != "aws" || all[1].Name != "gcp" || all[2].Name != "odd" {
@@ -403,8 +401,7 @@ func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 	defer cancel()
 	const calls = 20 // of the 32 that each may be given, far more than it may answer at once
 	for _, name := range []string{"broken", "worse", "worst"} {
-		s, err := pluginprovider.StartRaw(w.dir, name, "stalled")
-		testkit.Must(t, err)
+		s := testkit.Value(pluginprovider.StartRaw(w.dir, name, "stalled"))(t)
 		t.Cleanup(s.Stop)
 		for range calls {
 			wg.Go(func() {

@@ -43,9 +43,7 @@ func stagedWorld(t *testing.T) (*world, *stager) {
 	s := &stager{Mounter: m, target: w.request().TargetPath}
 	testkit.Must(t, os.MkdirAll(s.target, 0o755))
 	testkit.Must(t, m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
-	t.Cleanup(func() {
-		testkit.Check(t, m.Cleanup(s.target))
-	})
+	t.Cleanup(func() { testkit.Check(t, m.Cleanup(s.target)) })
 	return w, s
 }
 

@@ -15,8 +15,7 @@ import (
 // connectionTo acquires a connection to the provider aws and uses it for one call.
 func connectionTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
-	l, err := r.acquire("aws")
-	testkit.Must(t, err)
+	l := testkit.Value(r.acquire("aws"))(t)
 	defer r.release(l, true)
 	testkit.Must(t, l.ask(t.Context()))
 	return l
@@ -24,19 +23,16 @@ func connectionTo(t *testing.T, r *Registry) *connection {
 
 func sweepWorld(t *testing.T, c Config) (*Registry, string, *pluginprovider.Server) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mayfly")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "mayfly"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	c.Dirs = []string{dir}
-	r, err := New(c)
-	testkit.Must(t, err)
+	r := testkit.Value(New(c))(t)
 	return r, dir, start(t, dir)
 }
 
 func start(t *testing.T, dir string) *pluginprovider.Server {
 	t.Helper()
-	s, err := pluginprovider.Start(dir, "aws", pluginprovider.Options{})
-	testkit.Must(t, err)
+	s := testkit.Value(pluginprovider.Start(dir, "aws", pluginprovider.Options{}))(t)
 	t.Cleanup(s.Stop)
 	return s
 }

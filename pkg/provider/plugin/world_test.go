@@ -31,8 +31,7 @@ type world struct {
 // socketDir is short: the kernel limits the paths of sockets.
 func socketDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mayfly")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "mayfly"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
@@ -55,16 +54,14 @@ func newWorld(t testing.TB, c plugin.Config) *world {
 
 func (w *world) serve(name string) *pluginprovider.Server {
 	w.t.Helper()
-	s, err := pluginprovider.Start(w.dir, name, pluginprovider.Options{Store: w.store, Deny: []string{"shop/stranger"}})
-	testkit.Must(w.t, err)
+	s := testkit.Value(pluginprovider.Start(w.dir, name, pluginprovider.Options{Store: w.store, Deny: []string{"shop/stranger"}}))(w.t)
 	w.t.Cleanup(s.Stop)
 	return s
 }
 
 func (w *world) get(name string) provider.Provider {
 	w.t.Helper()
-	p, err := w.Get(name)
-	testkit.Must(w.t, err)
+	p := testkit.Value(w.Get(name))(w.t)
 	return p
 }
 
@@ -124,10 +121,8 @@ func tokensOf(t testing.TB, account string, audiences ...string) identity.Tokens
 	for _, a := range audiences {
 		all[a] = map[string]string{"token": jwt(account, a), "expirationTimestamp": "2099-01-01T00:00:00Z"}
 	}
-	text, err := json.Marshal(all)
-	testkit.Must(t, err)
-	tokens, err := identity.ParseTokens(string(text))
-	testkit.Must(t, err)
+	text := testkit.Value(json.Marshal(all))(t)
+	tokens := testkit.Value(identity.ParseTokens(string(text)))(t)
 	return tokens
 }
 

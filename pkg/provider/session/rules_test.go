@@ -364,8 +364,7 @@ func TestPaceOfCredentials(t *testing.T) {
 			issued int
 		}{{0, 1}, {want / 3, 1}, {want * 93 / 100, 1}, {want, 2}, {want + want*93/100, 2}, {2 * want, 3}} {
 			store.now = after(step.at)
-			p, err := e.Fetch(t.Context(), r)
-			testkit.Must(t, err)
+			p := testkit.Value(e.Fetch(t.Context(), r))(t)
 			r.Current = p.Versions
 			if store.issued != step.issued {
 				t.Errorf("a credential of %s: %d issued after %s, want %d", life, store.issued, step.at, step.issued)

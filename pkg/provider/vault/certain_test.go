@@ -273,11 +273,9 @@ func olderBody(t *testing.T, body []byte) []byte {
 	data["data"] = map[string]any{"k": "one"}
 	meta := data["metadata"].(map[string]any)
 	meta["version"] = 1
-	at, err := time.Parse(time.RFC3339Nano, meta["created_time"].(string))
-	testkit.Must(t, err)
+	at := testkit.Value(time.Parse(time.RFC3339Nano, meta["created_time"].(string)))(t)
 	meta["created_time"] = at.Add(-time.Second).Format(time.RFC3339Nano)
-	out, err := json.Marshal(all)
-	testkit.Must(t, err)
+	out := testkit.Value(json.Marshal(all))(t)
 	return out
 }
 
@@ -407,7 +405,6 @@ func TestIssuesArePaced(t *testing.T) {
 // certificateUntil is a certificate as PEM.
 func certificateUntil(t *testing.T, end time.Time) string {
 	t.Helper()
-	made, err := pki.SelfSigned(x509.Certificate{NotAfter: end})
-	testkit.Must(t, err)
+	made := testkit.Value(pki.SelfSigned(x509.Certificate{NotAfter: end}))(t)
 	return string(made.Cert)
 }

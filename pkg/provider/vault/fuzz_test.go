@@ -24,8 +24,7 @@ func FuzzObjects(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	p, err := New(Config{Name: NameVault})
-	testkit.Must(f, err)
+	p := testkit.Value(New(Config{Name: NameVault}))(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
 		listed, objects := p.newObjects(set)
@@ -57,8 +56,7 @@ func FuzzParameters(f *testing.F) {
 	f.Add("baoAddress", "http://[::1]", "vaultAddress", "unix:///x")
 	f.Add("vaultAuthMountPath", "a/b", "vaultKubernetesMountPath", "../c")
 	f.Add("vaultSkipTLSVerify", "T", "sessionSharing", "pod")
-	p, err := New(Config{Name: NameOpenBao, DefaultAddress: "https://default.example"})
-	testkit.Must(f, err)
+	p := testkit.Value(New(Config{Name: NameOpenBao, DefaultAddress: "https://default.example"}))(f)
 	f.Fuzz(func(t *testing.T, key, value, key2, value2 string) {
 		raw := map[string]string{"roleName": "r", "objects": "- {objectName: a, secretPath: b}", key: value}
 		raw[key2] = value2

@@ -122,8 +122,7 @@ func TestUnreleasedIsKept(t *testing.T) {
 // TestStateOfAnEarlierVersion imports the state of an earlier version: its answers and its lease need
 // no request, and Release revokes its three tokens.
 func TestStateOfAnEarlierVersion(t *testing.T) {
-	kept, err := os.ReadFile("testdata/state-v1.json")
-	testkit.Must(t, err)
+	kept := testkit.Value(os.ReadFile("testdata/state-v1.json"))(t)
 	b := newBroken(t, answering(204, ""))
 	now := time.Date(2031, 5, 1, 12, 1, 0, 0, time.UTC)
 	p := newProvider(t, func(c *vault.Config) { c.Now = func() time.Time { return now } })
@@ -173,8 +172,7 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte(`{"version":1,"identity":{"login":{"address":"http://x"}},"session":{"login":{"address":"unix:///x"},"value":"t"}}`))
 	f.Add([]byte(`{"version":1,"own":{"held":[{"token":5,"reading":{"kind":3,"body":{"data":{}}}}]}}`))
 	f.Fuzz(func(t *testing.T, state []byte) {
-		next, err := vault.New(vault.Config{Name: vault.NameVault, Settings: endpoint.Settings{AllowLocalAddresses: true}})
-		testkit.Must(t, err)
+		next := testkit.Value(vault.New(vault.Config{Name: vault.NameVault, Settings: endpoint.Settings{AllowLocalAddresses: true}}))(t)
 		if next.Import("v", secret.NewBytes(state)) == nil {
 			if again := next.Export("v"); next.Import("w", again) != nil {
 				t.Errorf("what was taken in cannot be written and read again: %s", fmt.Sprint(again.Len()))

@@ -87,8 +87,7 @@ func TestUnexpectedLease(t *testing.T) {
 // leases lists what Vault knows under a prefix.
 func (w *world) leases(t *testing.T, path string) []any {
 	t.Helper()
-	s, err := w.Client().Logical().ListWithContext(t.Context(), path)
-	testkit.Must(t, err)
+	s := testkit.Value(w.Client().Logical().ListWithContext(t.Context(), path))(t)
 	if s == nil {
 		return nil
 	}
@@ -195,8 +194,7 @@ func TestRenewalThatAnswersNothing(t *testing.T) {
 			logins := b.count("/login")
 			now.advance(45 * time.Minute)
 			trail := &provider.Trail{}
-			payload, err := p.Fetch(provider.WithTrail(t.Context(), trail), r)
-			testkit.Must(t, err)
+			payload := testkit.Value(p.Fetch(provider.WithTrail(t.Context(), trail), r))(t)
 			wantFile(t, payload, "a", "v2")
 			if b.count(tc.path) != 1 || b.count("/login") != logins+tc.logins {
 				t.Errorf("%d renewals and %d logins more, want 1 and %d", b.count(tc.path), b.count("/login")-logins, tc.logins)

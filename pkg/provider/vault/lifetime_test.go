@@ -96,8 +96,7 @@ func TestLifetimeCertificates(t *testing.T) {
 				t.Errorf("certificate and key do not belong together: %v", err)
 			}
 			block, _ := pem.Decode([]byte(f["tls.crt"]))
-			cert, err := x509.ParseCertificate(block.Bytes)
-			testkit.Must(t, err)
+			cert := testkit.Value(x509.ParseCertificate(block.Bytes))(t)
 			if left := time.Until(cert.NotAfter); left < 0 {
 				t.Errorf("the certificate is over since %s", -left)
 			}

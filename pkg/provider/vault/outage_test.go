@@ -193,8 +193,7 @@ type address struct {
 
 func newAddress(t *testing.T, to string) *address {
 	t.Helper()
-	target, err := url.Parse(to)
-	testkit.Must(t, err)
+	target := testkit.Value(url.Parse(to))(t)
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	a := &address{}
 	serve := func(w http.ResponseWriter, r *http.Request) {

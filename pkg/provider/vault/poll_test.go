@@ -250,8 +250,7 @@ func (w *world) longRequest(t *testing.T, objects string) provider.Request {
 	t.Helper()
 	pod := w.pod("app")
 	r := w.request(t, pod, nil, objects)
-	tokens, err := identity.ParseTokens(w.issuer.CSITokensFor(24*time.Hour, pod, "vault"))
-	testkit.Must(t, err)
+	tokens := testkit.Value(identity.ParseTokens(w.issuer.CSITokensFor(24*time.Hour, pod, "vault")))(t)
 	r.Tokens = tokens
 	return r
 }

@@ -90,8 +90,7 @@ func TestConformance(t *testing.T) {
 // its settings.
 func ownWorld(t *testing.T) *world {
 	t.Helper()
-	w, err := startWorld(t.Context(), vaulttest.Options{})
-	testkit.Must(t, err)
+	w := testkit.Value(startWorld(t.Context(), vaulttest.Options{}))(t)
 	t.Cleanup(func() {
 		if w.stop() != 0 {
 			t.Error("stopping Vault failed")
@@ -316,8 +315,7 @@ func TestOptional(t *testing.T) {
 
 // TestTLS reads from a server that wants a client certificate.
 func TestTLS(t *testing.T) {
-	w, err := startWorld(t.Context(), vaulttest.Options{TLS: true, RequireClientCert: true})
-	testkit.Must(t, err)
+	w := testkit.Value(startWorld(t.Context(), vaulttest.Options{TLS: true, RequireClientCert: true}))(t)
 	t.Cleanup(func() { w.stop() })
 	w.kv1(t, "tls", map[string]any{"k": "v"})
 	const objects = "- {objectName: f, secretPath: kv1/tls, secretKey: k}"

@@ -59,8 +59,7 @@ func TestClassify(t *testing.T) {
 		{"data of another shape", `{"data":[1]}`, post("x"), session.Polled, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			a, err := decodeAnswer([]byte(tc.body), "")
-			testkit.Must(t, err)
+			a := testkit.Value(decodeAnswer([]byte(tc.body), ""))(t)
 			got, end := classify(tc.r, a, epoch)
 			if got != tc.want || (tc.life > 0 && !end.Equal(after(tc.life))) {
 				t.Errorf("kind %d until %s, want %d until %s", got, end, tc.want, after(tc.life))
@@ -214,8 +213,7 @@ func TestDeletionTime(t *testing.T) {
 
 // docs/vault.md lists the parameters and fields that exist, and no others.
 func TestDocumentedParameters(t *testing.T) {
-	doc, err := os.ReadFile("../../../docs/vault.md")
-	testkit.Must(t, err)
+	doc := testkit.Value(os.ReadFile("../../../docs/vault.md"))(t)
 	want := objectFields()
 	want = append(want, plainKeys()...)
 	for _, key := range prefixedKeys() {

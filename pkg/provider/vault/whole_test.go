@@ -121,8 +121,7 @@ func TestWholeSecretMissing(t *testing.T) {
 		testkit.Must(t, err)
 		wantFiles(t, payload, map[string]string{"a": "v"})
 	}
-	payload, err := fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b], optional: true}")
-	testkit.Must(t, err)
+	payload := testkit.Value(fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b], optional: true}"))(t)
 	wantFiles(t, payload, map[string]string{"a": "v"})
 	if _, err := fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b]}"); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `objects[0] "b"`) {
 		t.Errorf("a key that is missing: %v", err)
@@ -165,8 +164,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 				t.Errorf("%s: %v, want %s with %q", objects, err, want.reason, word)
 			}
 		}
-		trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true)
-		testkit.Must(t, err)
+		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true))(t)
 		failed := trial.Unfit
 		for _, o := range trial.Objects {
 			if o.Failed != nil {

@@ -127,8 +127,7 @@ func (w *world) pod(account string) issuer.PodRef {
 // request is the request of a pod's volume.
 func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]string, objects string) provider.Request {
 	t.Helper()
-	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault"))
-	testkit.Must(t, err)
+	tokens := testkit.Value(identity.ParseTokens(w.issuer.CSITokens(pod, "vault")))(t)
 	all := map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": objects}
 	maps.Copy(all, params)
 	return provider.Request{
@@ -179,8 +178,7 @@ func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
 	if adjust != nil {
 		adjust(&c)
 	}
-	p, err := vault.New(c)
-	testkit.Must(t, err)
+	p := testkit.Value(vault.New(c))(t)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -212,11 +210,9 @@ func wantFile(t *testing.T, p *provider.Payload, name, want string) {
 // counted counts what reaches Vault by path while fn runs.
 func (w *world) counted(t testing.TB, fn func()) vaulttest.Counts {
 	t.Helper()
-	mark, err := w.Mark()
-	testkit.Must(t, err)
+	mark := testkit.Value(w.Mark())(t)
 	fn()
-	counts, err := w.CountRequests(t.Context(), mark)
-	testkit.Must(t, err)
+	counts := testkit.Value(w.CountRequests(t.Context(), mark))(t)
 	return counts
 }
 
@@ -364,8 +360,7 @@ type gate struct {
 }
 
 func newGate(t testing.TB, address string) *gate {
-	to, err := url.Parse(address)
-	testkit.Must(t, err)
+	to := testkit.Value(url.Parse(address))(t)
 	g := &gate{proxy: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0)}}
 	g.Server = httptest.NewServer(g)
 	t.Cleanup(func() {

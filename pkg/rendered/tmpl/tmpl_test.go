@@ -91,8 +91,7 @@ func TestRoundTrips(t *testing.T) {
 		}
 	}
 	text := `{"b":{"y":[1,[2,{"z":null}],[]],"no":"x"},"a":{},"c d":0.50}`
-	out, err := render(`{{ fromJson .v | toYaml }}`, map[string]string{"v": text}, defaults())
-	testkit.Must(t, err)
+	out := testkit.Value(render(`{{ fromJson .v | toYaml }}`, map[string]string{"v": text}, defaults()))(t)
 	var got any
 	if err := yaml.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v\n%s", err, out)

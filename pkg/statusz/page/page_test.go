@@ -102,8 +102,7 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) *h
 
 func body(t testing.TB, r *http.Response) string {
 	t.Helper()
-	all, err := io.ReadAll(r.Body)
-	testkit.Must(t, err)
+	all := testkit.Value(io.ReadAll(r.Body))(t)
 	return string(all)
 }
 
@@ -332,8 +331,7 @@ func TestHostileTextStaysText(t *testing.T) {
 		if strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
 			t.Error("the page has control characters")
 		}
-		page, err := html.Parse(strings.NewReader(text))
-		testkit.Must(t, err)
+		page := testkit.Value(html.Parse(strings.NewReader(text)))(t)
 		for n := range page.Descendants() {
 			if n.Type != html.ElementNode {
 				continue

@@ -28,8 +28,7 @@ func TestSetAsideIsBounded(t *testing.T) {
 	}
 	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
 	testkit.Must(t, err)
-	loaded, err := s.Load()
-	testkit.Must(t, err)
+	loaded := testkit.Value(s.Load())(t)
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != 256 || len(loaded.SetAside) != 256 {
 		t.Errorf("%d files, %d of them told of, want 256: %v", len(files), len(loaded.SetAside), err)
@@ -59,11 +58,9 @@ func FuzzLoad(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var log bytes.Buffer
-		s, err := statedir.New(dir, slog.New(slog.NewTextHandler(&log, nil)))
-		testkit.Must(t, err)
+		s := testkit.Value(statedir.New(dir, slog.New(slog.NewTextHandler(&log, nil))))(t)
 		testkit.Must(t, os.WriteFile(filepath.Join(dir, strings.Repeat("a", 64)+".json"), data, 0o600))
-		loaded, err := s.Load()
-		testkit.Must(t, err)
+		loaded := testkit.Value(s.Load())(t)
 		if len(loaded.Records) > 0 {
 			t.Errorf("a file of another name was taken: %s", data)
 		}

@@ -31,10 +31,8 @@ type watcher struct {
 
 func newWatcher(t *testing.T) *watcher {
 	t.Helper()
-	file, err := locate(t.Context())
-	testkit.Must(t, err)
-	router, err := load(t.Context(), file, "http://akeyless.test")
-	testkit.Must(t, err)
+	file := testkit.Value(locate(t.Context()))(t)
+	router := testkit.Value(load(t.Context(), file, "http://akeyless.test"))(t)
 	return &watcher{router: router, seen: map[string]int{}}
 }
 

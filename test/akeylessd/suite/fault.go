@@ -219,8 +219,7 @@ type gateway struct {
 
 func newGateway(t *testing.T, to string) *gateway {
 	t.Helper()
-	target, err := url.Parse(to)
-	testkit.Must(t, err)
+	target := testkit.Value(url.Parse(to))(t)
 	g := &gateway{}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -280,8 +279,7 @@ func secondGateway(t *testing.T, o Options) {
 func gatewayOverTLS(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
-	double, err := url.Parse(w.URL())
-	testkit.Must(t, err)
+	double := testkit.Value(url.Parse(w.URL()))(t)
 	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(double))
 	t.Cleanup(front.Close)
 	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))

@@ -186,8 +186,7 @@ func certificateOf(t *testing.T, p *provider.Payload, cert, key string) *x509.Ce
 		t.Fatalf("certificate and key do not match: %v", err)
 	}
 	block, _ := pem.Decode([]byte(all[cert]))
-	c, err := x509.ParseCertificate(block.Bytes)
-	testkit.Must(t, err)
+	c := testkit.Value(x509.ParseCertificate(block.Bytes))(t)
 	return c
 }
 

@@ -42,8 +42,7 @@ func loginTypes(t *testing.T, o Options) {
 		t.Run(name, func(t *testing.T) {
 			r := w.request(w.pod("web"), c.params)
 			r.Secrets = c.secrets
-			p, err := w.provider.Fetch(t.Context(), r)
-			testkit.Must(t, err)
+			p := testkit.Value(w.provider.Fetch(t.Context(), r))(t)
 			wantFile(t, p, "a", "value")
 		})
 	}

@@ -23,8 +23,7 @@ const oneObject = `[{secretPath: /app/a, fileName: a, secretType: static}]`
 
 func postJSON(t *testing.T, url string, body map[string]any) map[string]any {
 	t.Helper()
-	out, err := tryPost(http.DefaultClient, url, body)
-	testkit.Must(t, err)
+	out := testkit.Value(tryPost(http.DefaultClient, url, body))(t)
 	return out
 }
 
@@ -211,8 +210,7 @@ func trail(t *testing.T, o Options) {
 		t.Errorf("the logins are %+v", logins)
 	}
 	// Another pod's volume has the answer of the first one's request.
-	second, err := fetch("web")
-	testkit.Must(t, err)
+	second := testkit.Value(fetch("web"))(t)
 	if n := len(seen.take()); n != 0 || !slices.Equal(second.IDs(), sent) || len(second.Accesses()) != 0 {
 		t.Errorf("%d requests for the second pod, whose trail has %q and %+v", n, second.IDs(), second.Accesses())
 	}

@@ -112,8 +112,7 @@ func (w *world) in(t testing.TB) *world {
 // newProvider is another one, as after a restart.
 func (w *world) newProvider() *akeyless.Provider {
 	w.t.Helper()
-	p, err := akeyless.New(w.config)
-	testkit.Must(w.t, err)
+	p := testkit.Value(akeyless.New(w.config))(w.t)
 	w.t.Cleanup(p.Close)
 	return p
 }
@@ -139,8 +138,7 @@ func with(params map[string]string, more ...string) map[string]string {
 // request is the request of a pod's volume.
 func (w *world) request(pod issuer.PodRef, params map[string]string) provider.Request {
 	w.t.Helper()
-	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, audience))
-	testkit.Must(w.t, err)
+	tokens := testkit.Value(identity.ParseTokens(w.issuer.CSITokens(pod, audience)))(w.t)
 	return provider.Request{
 		Volume: "csi-" + pod.Pod,
 		Pod:    identity.Pod{Namespace: pod.Namespace, Name: pod.Pod, UID: pod.PodUID, ServiceAccount: pod.ServiceAccount},

@@ -39,8 +39,7 @@ func TestWire(t *testing.T) {
 			},
 		},
 	} {
-		got, err := json.Marshal(object)
-		testkit.Must(t, err)
+		got := testkit.Value(json.Marshal(object))(t)
 		if string(got) != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
