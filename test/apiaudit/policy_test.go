@@ -5,7 +5,6 @@ package apiaudit
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"reflect"
@@ -35,14 +34,8 @@ const (
 	mostIdleLines = 4
 )
 
-// event is the part of a line of the API server's audit log that the tests use.
-type event struct {
-	Stage, Verb, Level string
-	User               struct{ Username string }
-	ObjectRef          struct{ Resource, Subresource, Namespace, Name string }
-	RequestObject      json.RawMessage
-	Annotations        map[string]string
-}
+// event is a line of the API server's audit log.
+type event controlplane.Event
 
 func (e event) String() string {
 	what := e.ObjectRef.Resource
@@ -69,16 +62,12 @@ func newRig(t *testing.T) *rig {
 }
 
 // events returns the events of the log from a position on, and its size.
-func (r *rig) events(from int) (all []event, size int) {
+func (r *rig) events(from int64) (all []event, size int64) {
 	r.t.Helper()
-	text := testkit.Value(os.ReadFile(r.log))(r.t)
-	size = bytes.LastIndexByte(text, '\n') + 1
-	for one := range bytes.Lines(text[from:size]) {
-		var e event
-		if err := json.Unmarshal(one, &e); err != nil {
-			r.t.Fatalf("%v: %s", err, one)
-		}
-		all = append(all, e)
+	found, size, err := controlplane.AuditEvents(r.log, from)
+	testkit.Must(r.t, err)
+	for _, e := range found {
+		all = append(all, event(e))
 	}
 	return all, size
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -146,42 +144,23 @@ func (*realCluster) String() string { return "a real API server" }
 
 func (r *realCluster) Kubeconfig() []byte { return r.kubeconfig }
 
-// request is the part of a line of the audit log that is counted.
-type request struct {
-	Stage, Verb, RequestURI string
-	ObjectRef               struct{ Resource string }
-}
-
 // Requests reads the rest of the audit log.
 func (r *realCluster) Requests() (map[string]int, error) {
-	f, err := os.Open(r.log)
+	events, read, err := controlplane.AuditEvents(r.log, r.read)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	if _, err := f.Seek(r.read, io.SeekStart); err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
-	text = text[:bytes.LastIndexByte(text, '\n')+1]
-	for line := range bytes.Lines(text) {
-		var q request
-		if err := json.Unmarshal(line, &q); err != nil {
-			return nil, fmt.Errorf("reading the API server's audit log: %w", err)
-		}
+	r.read = read
+	for _, q := range events {
 		if began := q.Stage == "ResponseStarted"; began == (q.Verb == "watch") {
-			r.counts[q.what()]++
+			r.counts[what(q)]++
 		}
 	}
-	r.read += int64(len(text))
 	return maps.Clone(r.counts), nil
 }
 
-// what names the request as the double does.
-func (q *request) what() string {
+// what names a request as the double does.
+func what(q controlplane.Event) string {
 	noun := map[string]string{"secretproviderclasses": "class", statusResource: "status", "events": "event", "secrets": "secret"}[q.ObjectRef.Resource]
 	switch {
 	case noun == "":

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -20,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/controlplane"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -307,36 +307,16 @@ func (r requests) String() string {
 	return strings.Join(text, ", ")
 }
 
-// auditEntry is the part of an audit log's line that the tests use.
-type auditEntry struct {
-	Stage, Verb    string
-	User           struct{ Username string }
-	ObjectRef      struct{ Resource, Namespace string }
-	ResponseStatus struct{ Code int }
-}
-
 // auditedSince counts the driver's selected requests in the API server's audit log after offset.
-func (e *environment) auditedSince(offset int64, counts func(auditEntry) bool) (requests, error) {
-	file, err := os.Open(e.node.AuditLog())
-	if err != nil {
-		return nil, fmt.Errorf("opening the API server's audit log: %w", err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.NewSectionReader(file, offset, 1<<62))
-	if err != nil {
-		return nil, fmt.Errorf("reading the API server's audit log: %w", err)
-	}
+func (e *environment) auditedSince(offset int64, counts func(controlplane.Event) bool) (requests, error) {
+	entries, _, err := controlplane.AuditEvents(e.node.AuditLog(), offset)
 	found := requests{}
-	for line := range strings.Lines(string(data)) {
-		var entry auditEntry
-		if !strings.HasSuffix(line, "\n") || json.Unmarshal([]byte(line), &entry) != nil {
-			continue // still being written
-		}
+	for _, entry := range entries {
 		if entry.Stage == "ResponseComplete" && entry.User.Username == driverUser && counts(entry) {
 			found[entry.Verb+" "+entry.ObjectRef.Resource]++
 		}
 	}
-	return found, nil
+	return found, err
 }
 
 // tally is a moment from which costs are counted.
@@ -358,7 +338,7 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 		return cost{}, err
 	}
 	// The driver may still write about the pods of earlier cases.
-	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool {
+	driver, err := c.auditedSince(t.audit, func(e controlplane.Event) bool {
 		return e.ObjectRef.Namespace == c.ns || !strings.HasPrefix(e.ObjectRef.Namespace, tenantPrefix)
 	})
 	return cost{writes{now.creates - t.server.creates, now.others - t.server.others}, driver}, err
@@ -373,7 +353,7 @@ func (c *tenant) vaultMark() vaulttest.Mark {
 // writesSince counts the driver's successful writes in the tenant's namespace.
 func (c *tenant) writesSince(t tally) int {
 	c.t.Helper()
-	found, err := c.auditedSince(t.audit, func(e auditEntry) bool {
+	found, err := c.auditedSince(t.audit, func(e controlplane.Event) bool {
 		return e.ObjectRef.Namespace == c.ns && e.ResponseStatus.Code < http.StatusBadRequest
 	})
 	testkit.Must(c.t, err)

@@ -35,18 +35,8 @@ func answerAttacks() []attack {
 func bigAnswersAttack() attack {
 	return attack{
 		name: "big-answers", does: "volumes that ask for 16 answers of 15 MiB at once, of which they use one byte", servers: 2, after: later,
-		prepare: func(s *scene) error {
-			for _, server := range s.servers {
-				server.read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 15<<20) }
-			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			for i := range s.servers {
-				s.put(s.name(i), s.parameters(i, objects(16, ""), "refreshInterval", "5s"))
-				s.mount(ctx, s.podsOf(s.name(i), 3, true)...)
-			}
-		},
+		prepare: reads(func(_ *scene, w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 15<<20) }),
+		run:     volumes(3, objects(16, ""), "refreshInterval", "5s"),
 		judge: func(s *scene) verdict {
 			return held("at most %s under way at once, as its servers see it", mib(s.servers[0].most.Load()+s.servers[1].most.Load()))
 		},
@@ -56,14 +46,8 @@ func bigAnswersAttack() attack {
 func keptAnswersAttack() attack {
 	return attack{
 		name: "kept-answers", does: "volumes of 200 answers of 1 MiB each, of which they use one byte", servers: 1, after: later,
-		prepare: func(s *scene) error {
-			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 1<<20) }
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			s.put(s.name(), s.parameters(0, objects(200, ""), "refreshInterval", "10s"))
-			s.mount(ctx, s.podsOf(s.name(), 3, true)...)
-		},
+		prepare: reads(func(_ *scene, w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 1<<20) }),
+		run:     volumes(3, objects(200, ""), "refreshInterval", "10s"),
 	}
 }
 
@@ -71,12 +55,7 @@ func packedAnswersAttack() attack {
 	return attack{
 		name: "packed-answers", does: "answers that gzip makes small, and answers of 200,000 lists in one another", servers: 2, after: later,
 		prepare: packedAnswers,
-		run: func(ctx context.Context, s *scene) {
-			for i := range s.servers {
-				s.put(s.name(i), s.parameters(i, objects(16, "")))
-				s.mount(ctx, s.podsOf(s.name(i), 2, true)...)
-			}
-		},
+		run:     volumes(2, objects(16, "")),
 	}
 }
 
@@ -119,12 +98,9 @@ func endlessCertificatesAttack() attack {
 func statusAttack() attack {
 	return attack{
 		name: "statuses", does: "5 volumes of 1,000 objects with long names, all new every second: statuses for etcd, and audit lines", servers: 1,
-		prepare: func(s *scene) error {
-			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
-				answer(w, http.StatusOK, fmt.Sprintf(`{"request_id":"1","data":{"k":"%d"}}`, time.Now().UnixNano()))
-			}
-			return nil
-		},
+		prepare: reads(func(_ *scene, w http.ResponseWriter, _ *http.Request) {
+			answer(w, http.StatusOK, fmt.Sprintf(`{"request_id":"1","data":{"k":"%d"}}`, time.Now().UnixNano()))
+		}),
 		run: func(ctx context.Context, s *scene) {
 			var b strings.Builder
 			for i := range 1000 {

@@ -69,10 +69,7 @@ func classAttacks() []attack {
 		},
 		{
 			name: "many-objects", does: "a class that asks for 8,000 secrets every second", servers: 1, after: later,
-			run: func(ctx context.Context, s *scene) {
-				s.put(s.name(), s.parameters(0, objects(8_000, ""), "volumeInodeLimit", "100000"))
-				s.mount(ctx, s.podsOf(s.name(), 2, true)...)
-			},
+			run: volumes(2, objects(8_000, ""), "volumeInodeLimit", "100000"),
 		},
 		{
 			name: "unknown-words", does: "classes of 2,000 unknown parameters, edited, and answers with 2,000 warnings, to fill the log", servers: 1,
@@ -189,20 +186,14 @@ func unknownWords(ctx context.Context, s *scene) {
 func contentAttacks() []attack {
 	return []attack{{
 		name: "contents", does: "8 volumes of 15 MB, which are new in every interval of 5 s", servers: 1, after: later,
-		prepare: func(s *scene) error {
-			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "application/json")
-				fmt.Fprintf(w, `{"request_id":"1","data":{"k":"%d`, time.Now().UnixNano())
-				if writeFill(w, 15e6) == nil {
-					_, _ = io.WriteString(w, `"}}`)
-				}
+		prepare: reads(func(_ *scene, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"request_id":"1","data":{"k":"%d`, time.Now().UnixNano())
+			if writeFill(w, 15e6) == nil {
+				_, _ = io.WriteString(w, `"}}`)
 			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			s.put(s.name(), s.parameters(0, oneObject, "refreshInterval", "5s"))
-			s.mount(ctx, s.podsOf(s.name(), 8, true)...)
-		},
+		}),
+		run: volumes(8, oneObject, "refreshInterval", "5s"),
 		judge: func(s *scene) verdict {
 			return throughIf(s.peakBytes > s.limit/2, "%s in its volumes at most, of a limit of %s", mib(s.peakBytes), mib(s.limit))
 		},

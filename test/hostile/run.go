@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -328,6 +329,39 @@ func attacks() []attack {
 		all = append(all, group...)
 	}
 	return all
+}
+
+// reads prepares the answers of all servers of an attack to reads.
+func reads(read func(s *scene, w http.ResponseWriter, r *http.Request)) func(*scene) error {
+	return func(s *scene) error {
+		for _, server := range s.servers {
+			server.read = func(w http.ResponseWriter, r *http.Request) { read(s, w, r) }
+		}
+		return nil
+	}
+}
+
+// volumes makes a class for each server of an attack, and mounts pods of it.
+func volumes(pods int, objects string, more ...string) func(context.Context, *scene) {
+	return func(ctx context.Context, s *scene) {
+		for i := range s.servers {
+			class := s.name(i)
+			if len(s.servers) == 1 {
+				class = s.name()
+			}
+			s.put(class, s.parameters(i, objects, more...))
+			s.mount(ctx, s.podsOf(class, pods, true)...)
+		}
+	}
+}
+
+// thenArm waits for an attack's volumes, after which its servers fail.
+func thenArm(mount func(context.Context, *scene)) func(context.Context, *scene) {
+	return func(ctx context.Context, s *scene) {
+		mount(ctx, s)
+		s.awaitMounted(ctx, armAfter)
+		s.add("armed", 1)
+	}
 }
 
 // verdict is the result of an attack.

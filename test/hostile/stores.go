@@ -26,69 +26,35 @@ func storeAttacks() []attack {
 func slowStoresAttack() attack {
 	return attack{
 		name: "slow-stores", does: "24 volumes at 4 servers that answer after 6 s, at an interval of 1 s", servers: 4,
-		prepare: func(s *scene) error {
-			for _, server := range s.servers {
-				server.read = func(w http.ResponseWriter, r *http.Request) {
-					if s.count("armed") > 0 {
-						hang(r, slowAnswer)
-					}
-					answer(w, http.StatusOK, oneSecret)
-				}
+		prepare: reads(func(s *scene, w http.ResponseWriter, r *http.Request) {
+			if s.count("armed") > 0 {
+				hang(r, slowAnswer)
 			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			for i := range s.servers {
-				s.put(s.name(i), s.parameters(i, oneObject))
-				s.mount(ctx, s.podsOf(s.name(i), 6, true)...)
-			}
-			s.awaitMounted(ctx, armAfter)
-			s.add("armed", 1)
-		},
+			answer(w, http.StatusOK, oneSecret)
+		}),
+		run: thenArm(volumes(6, oneObject)),
 	}
 }
 
 func slowStartsAttack() attack {
 	return attack{
 		name: "slow-starts", does: "30 new pods whose first login and read hang", servers: 2,
-		prepare: func(s *scene) error {
-			for _, server := range s.servers {
-				server.read = func(_ http.ResponseWriter, r *http.Request) { hang(r, longestHang) }
-			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			for i := range s.servers {
-				s.put(s.name(i), s.parameters(i, objects(20, "")))
-				s.mount(ctx, s.podsOf(s.name(i), 15, true)...)
-			}
-		},
+		prepare: reads(func(_ *scene, _ http.ResponseWriter, r *http.Request) { hang(r, longestHang) }),
+		run:     volumes(15, objects(20, "")),
 	}
 }
 
 func tricklingBodiesAttack() attack {
 	return attack{
 		name: "trickling-bodies", does: "8 volumes at 2 servers whose answers come a byte at a time, for ever", servers: 2,
-		prepare: func(s *scene) error {
-			for _, server := range s.servers {
-				server.read = func(w http.ResponseWriter, r *http.Request) {
-					if s.count("armed") > 0 {
-						trickle(w, r, 300*time.Millisecond)
-						return
-					}
-					answer(w, http.StatusOK, oneSecret)
-				}
+		prepare: reads(func(s *scene, w http.ResponseWriter, r *http.Request) {
+			if s.count("armed") > 0 {
+				trickle(w, r, 300*time.Millisecond)
+				return
 			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			for i := range s.servers {
-				s.put(s.name(i), s.parameters(i, oneObject))
-				s.mount(ctx, s.podsOf(s.name(i), 4, true)...)
-			}
-			s.awaitMounted(ctx, armAfter)
-			s.add("armed", 1)
-		},
+			answer(w, http.StatusOK, oneSecret)
+		}),
+		run: thenArm(volumes(4, oneObject)),
 	}
 }
 
@@ -122,20 +88,14 @@ func brokenPathsAttack() attack {
 func flappingAttack() attack {
 	return attack{
 		name: "flapping", does: "10 volumes whose store fails every other second", servers: 1,
-		prepare: func(s *scene) error {
-			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
-				if time.Now().Unix()%2 == 0 {
-					answer(w, http.StatusOK, oneSecret)
-					return
-				}
-				answer(w, http.StatusForbidden, fmt.Sprintf(`{"errors":["permission denied at %d"]}`, time.Now().UnixNano()))
+		prepare: reads(func(_ *scene, w http.ResponseWriter, _ *http.Request) {
+			if time.Now().Unix()%2 == 0 {
+				answer(w, http.StatusOK, oneSecret)
+				return
 			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
-			s.put(s.name(), s.parameters(0, oneObject))
-			s.mount(ctx, s.podsOf(s.name(), 10, true)...)
-		},
+			answer(w, http.StatusForbidden, fmt.Sprintf(`{"errors":["permission denied at %d"]}`, time.Now().UnixNano()))
+		}),
+		run: volumes(10, oneObject),
 		judge: func(s *scene) verdict {
 			const perPod = 6
 			n := s.perMinute(int64(s.api.Written.Writes(evil, "events", s.name())))
@@ -191,45 +151,35 @@ func akeylessAttacks() []attack {
 func akeylessSlowAttack() attack {
 	return attack{
 		name: "akeyless-slow", does: "12 volumes at 2 gateways that answer after 6 s, at an interval of 1 s", servers: 2,
-		prepare: func(s *scene) error {
-			for _, server := range s.servers {
-				server.read = gateway(func(w http.ResponseWriter, r *http.Request) {
-					if s.count("armed") > 0 {
-						hang(r, slowAnswer)
-					}
-					answer(w, http.StatusOK, `{"/evil/0":"{\"k\":\"v\"}"}`)
-				})
+		prepare: gateways(func(s *scene, w http.ResponseWriter, r *http.Request) {
+			if s.count("armed") > 0 {
+				hang(r, slowAnswer)
 			}
-			return nil
-		},
-		run: func(ctx context.Context, s *scene) {
+			answer(w, http.StatusOK, `{"/evil/0":"{\"k\":\"v\"}"}`)
+		}),
+		run: thenArm(func(ctx context.Context, s *scene) {
 			for i := range s.servers {
 				s.put(s.name(i), s.akeylessParameters(i, 1, "static"))
 				s.mount(ctx, s.podsOf(s.name(i), 6, true)...)
 			}
-			s.awaitMounted(ctx, armAfter)
-			s.add("armed", 1)
-		},
+		}),
 	}
 }
 
 func akeylessAnswersAttack() attack {
 	return attack{
 		name: "akeyless-answers", does: "volumes that ask a gateway for 16 answers of 15 MiB at once, of which they use one byte", servers: 1, after: later,
-		prepare: func(s *scene) error {
-			s.servers[0].read = gateway(func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "application/json")
-				var names []string
-				for i := range 16 {
-					names = append(names, fmt.Sprintf(`"/evil/%d":"{\"k\":\"v\"}"`, i))
-				}
-				fmt.Fprintf(w, `{%s,"/junk":"`, strings.Join(names, ","))
-				if writeFill(w, 15<<20) == nil {
-					_, _ = io.WriteString(w, `"}`)
-				}
-			})
-			return nil
-		},
+		prepare: gateways(func(_ *scene, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			var names []string
+			for i := range 16 {
+				names = append(names, fmt.Sprintf(`"/evil/%d":"{\"k\":\"v\"}"`, i))
+			}
+			fmt.Fprintf(w, `{%s,"/junk":"`, strings.Join(names, ","))
+			if writeFill(w, 15<<20) == nil {
+				_, _ = io.WriteString(w, `"}`)
+			}
+		}),
 		run: func(ctx context.Context, s *scene) {
 			s.put(s.name(), s.akeylessParameters(0, 16, "static"))
 			s.mount(ctx, s.podsOf(s.name(), 3, true)...)
@@ -240,12 +190,9 @@ func akeylessAnswersAttack() attack {
 func akeylessEndsAttack() attack {
 	return attack{
 		name: "akeyless-ends", does: "pods that come and go, whose dynamic credentials' end hangs", servers: 1,
-		prepare: func(s *scene) error {
-			s.servers[0].read = gateway(func(w http.ResponseWriter, _ *http.Request) {
-				answer(w, http.StatusOK, fmt.Sprintf(`{"id":%q,"k":"v","ttl_in_minutes":"60"}`, rand.Text()))
-			})
-			return nil
-		},
+		prepare: gateways(func(_ *scene, w http.ResponseWriter, _ *http.Request) {
+			answer(w, http.StatusOK, fmt.Sprintf(`{"id":%q,"k":"v","ttl_in_minutes":"60"}`, rand.Text()))
+		}),
 		run: func(ctx context.Context, s *scene) {
 			s.put(s.name(), s.akeylessParameters(0, 4, "dynamic"))
 			s.comeAndGo(ctx, s.name(), 6)
@@ -256,9 +203,9 @@ func akeylessEndsAttack() attack {
 	}
 }
 
-// gateway answers logins, has no descriptions, and never revokes credentials.
-func gateway(values http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+// gateways answer logins, have no descriptions, and never revoke credentials.
+func gateways(values func(s *scene, w http.ResponseWriter, r *http.Request)) func(*scene) error {
+	return reads(func(s *scene, w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/auth":
 			answer(w, http.StatusOK, fmt.Sprintf(`{"token":"t-%s"}`, rand.Text()))
@@ -267,9 +214,9 @@ func gateway(values http.HandlerFunc) http.HandlerFunc {
 		case "/dynamic-secret-tmp-creds-delete":
 			hang(r, longestHang)
 		default:
-			values(w, r)
+			values(s, w, r)
 		}
-	}
+	})
 }
 
 // akeylessParameters of a class that leads to one of the tenant's gateways.
