@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -65,7 +66,7 @@ func serveSanity(t *testing.T, dir string) string {
 	store := testkit.Value(statedir.New(filepath.Join(dir, "state"), log))(t)
 	volumes, err := volume.New(volume.Config{
 		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.New(nil), Mounts: mounts, Store: store,
-		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
+		Observer: volume.Observers{}, Logger: log, Limits: limits.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
 		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
 	})
 	testkit.Must(t, err)

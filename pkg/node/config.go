@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
-	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 )
 
 // Config has the values of all flags.
@@ -48,7 +48,7 @@ type Config struct {
 	// empty for none.
 	StartupTaint string
 
-	volume.Limits
+	limits.Limits
 	RefreshWorkers int
 	LastGoodAge    time.Duration
 	RefreshTimeout time.Duration

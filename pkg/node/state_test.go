@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -87,7 +88,7 @@ func testConfig(t *testing.T, stateDir string) Config {
 	dir := t.TempDir()
 	c := Config{
 		Version: "test", Logger: quiet(), Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + filepath.Join(dir, "csi.sock"),
-		ClassDir: dir, StateDir: stateDir, Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, RefreshWorkers: 1, RefreshTimeout: time.Minute,
+		ClassDir: dir, StateDir: stateDir, Limits: limits.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, RefreshWorkers: 1, RefreshTimeout: time.Minute,
 		Grace: -lockMargin, Vault: vault.Config{Name: "vault"}, OpenBao: vault.Config{Name: "openbao"},
 	}
 	return c

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -26,7 +27,7 @@ func quietRig(b *testing.B) *rig {
 	store := testkit.Value(statedir.New(r.stateDir, log))(b)
 	r.Manager, err = volume.New(volume.Config{
 		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.New(nil), Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
-		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+		Limits: limits.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	testkit.Must(b, err)
 	b.Cleanup(r.unmountAll)

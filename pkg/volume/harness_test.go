@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -65,7 +66,7 @@ func (r *rig) restart() {
 	store.Charge(r.budget)
 	config := volume.Config{
 		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.New(nil), Mounts: mounts, Store: store, Observer: r.seen, Follower: r.follower, Logger: log,
-		Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+		Limits: limits.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	}
 	if r.ceilings != nil {
 		r.ceilings(&config)

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
@@ -35,7 +36,7 @@ type Classes interface {
 // Config has the parts and settings of a Manager. Budget, Follower, Tracer and the
 // bounds of classes may be zero.
 type Config struct {
-	Limits
+	limits.Limits
 	Classes   Classes
 	Providers Providers
 	Renderer  Renderer
@@ -118,7 +119,7 @@ type Manager struct {
 	Config
 	scheduler *schedule.Scheduler
 	revoker   *revoker
-	memory    *memory
+	memory    *limits.Memory
 	reviewer  *reviewer
 	lost      lostRecords
 	waiters   waiters
@@ -136,7 +137,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
 	m.reviewer = &reviewer{Config: &m.Config, validated: bounded.Map[class.Ref, validation]{Most: maxReviewed}, logged: bounded.Map[class.Ref, string]{Most: maxReviewed}}
-	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
+	m.memory = limits.NewMemory(c.Budget, c.Logger)
 	return m, nil
 }
 

@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
@@ -86,14 +87,14 @@ func newPublish(m *Manager, q Request, before *Record, found target.Content) *ru
 	}
 	if found != target.Nothing {
 		m.targets().Repair(r.rec.ID, r.rec.Target)
-		m.memory.adopt(r.rec)
+		r.rec.Size = m.memory.Adopt(r.rec.Owner(), r.rec.Target, r.rec.Size)
 	}
 	r.mounted = found == target.Empty && before == nil // a crash has left it
 	r.prepare = func(c *class.Class) error {
 		if found != target.Nothing {
 			return nil
 		}
-		err := m.targets().Mount(r.rec.Target, m.mountOptions(&r.rec.Request, c))
+		err := m.targets().Mount(r.rec.Target, r.mountOptions(c))
 		r.mounted = err == nil
 		return err
 	}
@@ -107,7 +108,7 @@ func newRefresh(m *Manager, before *Record, fresh bool) *run {
 	mountedBy := rec.LastClass // whose limits the mount has
 	r.prepare = func(c *class.Class) error {
 		resize := mountedBy != nil && c.ResourceVersion != mountedBy.ResourceVersion
-		err := m.targets().Check(r.rec.Target, r.rec.Class, m.mountOptions(&r.rec.Request, c), resize)
+		err := m.targets().Check(r.rec.Target, r.rec.Class, r.mountOptions(c), resize)
 		if err == nil {
 			mountedBy = c
 		}
@@ -260,25 +261,24 @@ func (r *run) startMount(c *class.Class) (ready func() error, wait func()) {
 // files returns the provider's files and those that the class renders from them: as
 // files for the volume, within its limits, and as a payload.
 func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, *provider.Payload, error) {
-	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
 	if r.rendering == nil {
 		var err error
 		if r.rendering, _, err = r.m.Renderer.Prepare(r.rec.ID, c); err != nil {
 			return nil, nil, err
 		}
 	}
-	payload, err := r.rendering.Render(payload, r.m.sizeLimit(c), owner)
+	payload, err := r.rendering.Render(payload, r.m.PayloadLimit(c), r.rec.Owner())
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := r.m.fit(c, payload)
+	files, err := r.m.Fit(c, payload)
 	return files, payload, err
 }
 
 // admit refuses a class that cannot work before the store is asked. It returns the
 // class with an interval that the operator allows.
 func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
-	c, warning := r.m.withFloor(c)
+	c, warning := r.m.WithFloor(c)
 	r.class, r.rendering = c, nil
 	source, err := r.m.Providers.Get(c.Provider)
 	if err != nil {
@@ -293,12 +293,31 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 		r.warnings = append(r.warnings, warning)
 	}
 	if err == nil && !r.rec.published() {
-		err = r.m.checkCeilings(c)
+		err = r.m.CheckCeilings(c)
 	}
 	if err == nil {
-		err = r.m.memory.expect(r.rec, func() int64 { return leastSize(r.m.all(), c) })
+		err = r.expectRoom(c)
 	}
 	return c, source, err
+}
+
+// expectRoom refuses a run whose payload would not fit, before the store is asked. For a
+// new volume it expects the size of the smallest payload of the class. A live volume has
+// its room, except one that exceeds limits which are lower since a restart; such a volume
+// waits, unless its credentials must be renewed.
+func (r *run) expectRoom(c *class.Class) error {
+	size := r.rec.Size
+	switch {
+	case !r.rec.published():
+		size = max(size, leastSize(r.m.all(), c))
+	case len(r.rec.Ends) > 0:
+		return nil
+	}
+	return r.m.memory.Expect(r.rec.Owner(), size)
+}
+
+func (r *run) mountOptions(c *class.Class) tmpfs.Options {
+	return r.m.MountOptions(c, r.rec.GID, r.rec.SELinuxContext)
 }
 
 // useProvider records the provider of a new volume. It cancels a pending revocation
@@ -344,7 +363,7 @@ func (r *run) watchSlow(source provider.Provider) (end func()) {
 func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provider, ready func() error) (*provider.Payload, time.Time, error) {
 	trail := &provider.Trail{}
 	q := r.request(c)
-	q.Stager = r.m.targets().Stager(r.rec.ID, r.rec.Target, r.m.mountOptions(&r.rec.Request, c), ready)
+	q.Stager = r.m.targets().Stager(r.rec.ID, r.rec.Target, r.mountOptions(c), ready)
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), q)
 	r.asked, r.accesses = trail.IDs(), trail.Accesses()
 	if err == nil && payload.Partial != nil && (!r.rec.published() || r.mustEmpty(c, payload.Partial)) {
@@ -400,15 +419,15 @@ func (r *run) empty(err error, ready func() error) error {
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
-	r.m.memory.use(r.rec, costOf(nil), changed)
+	r.use(limits.CostOf(nil), changed)
 	r.changed, r.emptied, r.rec.Versions, r.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
 // write writes the files into the volume, all or none.
 func (r *run) write(files []atomicdir.File) error {
-	size := costOf(files)
-	undo, err := r.m.memory.reserve(r.rec, size)
+	size := limits.CostOf(files)
+	undo, err := r.m.memory.Reserve(r.rec.Owner(), r.rec.Size, size)
 	if err != nil {
 		return err
 	}
@@ -416,8 +435,14 @@ func (r *run) write(files []atomicdir.File) error {
 		undo()
 		return err
 	}
-	r.m.memory.use(r.rec, size, r.changed)
+	r.use(size, r.changed)
 	return nil
+}
+
+// use charges for the payload that the volume has now.
+func (r *run) use(size int64, changed bool) {
+	r.m.memory.Use(r.rec.Owner(), r.rec.Size, size, changed)
+	r.rec.Size = size
 }
 
 // setWritten updates the record after the payload is in the volume.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -98,6 +99,11 @@ func (p *Progress) setFailed(w *run, err error) {
 // madeBy reports whether that version of the class made the payload.
 func (r *Record) madeBy(version string) bool {
 	return r.LastClass != nil && r.LastClass.ResourceVersion == version
+}
+
+// Owner is charged for the memory of the volume.
+func (r *Record) Owner() budget.Owner {
+	return budget.Owner{Namespace: r.Pod.Namespace, Volume: r.ID}
 }
 
 // ForRevocation returns the record of the volume once it is gone.

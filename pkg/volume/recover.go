@@ -74,7 +74,7 @@ func (m *Manager) recover(rec *Record) error {
 		m.Logger.Error("inspecting a volume of the previous process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 	m.targets().Repair(rec.ID, rec.Target)
-	m.memory.adopt(rec)
+	rec.Size = m.memory.Adopt(rec.Owner(), rec.Target, rec.Size)
 	rec.DueAt = dueAfterRestart(time.Now(), &rec.Progress, chance())
 	v := m.volume(rec.ID)
 	v.identity, v.where = rec.Identity, m.whereOf(rec)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 )
 
 // State is the state of a volume, for users.
@@ -78,7 +79,7 @@ func statusOf(v *Volume) (Status, bool) {
 		return s, true
 	case at == leaving:
 		s.State = Unpublishing
-	case rec.Failures > 0 && len(rec.Versions) == 0 && rec.Size == costOf(nil):
+	case rec.Failures > 0 && len(rec.Versions) == 0 && rec.Size == limits.CostOf(nil):
 		s.State = Emptied
 	case rec.Failures > 0:
 		s.State = Failing

@@ -175,7 +175,7 @@ func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error)
 	if found == target.Complete {
 		return &KeptError{err}
 	}
-	v.m.memory.release(v.id)
+	v.m.memory.Release(v.id)
 	return err
 }
 
@@ -259,7 +259,7 @@ func (v *Volume) Unpublish(ctx context.Context, path string) error {
 			return err
 		}
 		if rec == nil {
-			v.m.memory.release(v.id)
+			v.m.memory.Release(v.id)
 		}
 		v.m.lost.take(v.id)
 		return nil
@@ -275,7 +275,7 @@ func (v *Volume) Unpublish(ctx context.Context, path string) error {
 		v.m.Observer.Observe(o)
 		return err
 	}
-	v.m.memory.release(v.id)
+	v.m.memory.Release(v.id)
 
 	// 4. Have the credentials revoked, also those of canceled work. Then forget the
 	// volume: a publish of the same id waits until then, and takes the revocation

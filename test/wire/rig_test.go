@@ -21,7 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
-	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -92,7 +92,7 @@ func (r *rig) start() {
 	c := node.Config{
 		Version: "test", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,
-		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second,
+		Limits: limits.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second,
 		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second, RefreshNow: r.refresh,
 		AuditLog: r.auditLog(), AuditLevel: audit.All,
 		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, Settings: endpoint.Settings{RequestTimeout: 5 * time.Second, MaxRetries: -1}},

@@ -150,7 +150,7 @@ func (s *Store) charge(r *volume.Record, cost int64) (undo func(), err error) {
 	key := r.Key()
 	c, had := s.charges[key]
 	if !had {
-		c, err = s.budget.Acquire(s.owner(r), budget.Records, cost)
+		c, err = s.budget.Acquire(r.Owner(), budget.Records, cost)
 		if err != nil {
 			return nil, err
 		}
@@ -179,10 +179,6 @@ func (s *Store) Leave(r *volume.Record) error {
 		s.classes.rename(from, to)
 	}
 	return s.Put(r)
-}
-
-func (s *Store) owner(r *volume.Record) budget.Owner {
-	return budget.Owner{Namespace: r.Pod.Namespace, Volume: r.ID}
 }
 
 func (s *Store) has(key string) bool {
@@ -290,7 +286,7 @@ func (s *Store) load(name string) (*volume.Record, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.charges[r.Key()] = s.budget.Adopt(s.owner(r), budget.Records, stateCost(len(data)))
+	s.charges[r.Key()] = s.budget.Adopt(r.Owner(), budget.Records, stateCost(len(data)))
 	return r, nil
 }
 

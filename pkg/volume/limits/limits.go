@@ -1,4 +1,6 @@
-package volume
+// Package limits bounds what volumes take: the size and the number of files of one, and the
+// memory of the node.
+package limits
 
 import (
 	"cmp"
@@ -30,9 +32,9 @@ type Limits struct {
 	MinInterval   time.Duration
 }
 
-// checkCeilings refuses a class that asks for more than the operator allows. It is
-// not called for a live volume, which gets the greatest limit that is allowed.
-func (l *Limits) checkCeilings(c *class.Class) error {
+// CheckCeilings refuses a class that asks for more than the operator allows. Do not
+// call it for a live volume, which gets the greatest limit that is allowed.
+func (l *Limits) CheckCeilings(c *class.Class) error {
 	switch {
 	case l.MaxSizeLimit > 0 && c.SizeLimit > l.MaxSizeLimit:
 		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d bytes, more than the %d that the operator allows", class.SizeLimitKey, c.SizeLimit, l.MaxSizeLimit).
@@ -44,9 +46,9 @@ func (l *Limits) checkCeilings(c *class.Class) error {
 	return nil
 }
 
-// withFloor raises the interval of a class to the shortest that the operator allows:
+// WithFloor raises the interval of a class to the shortest that the operator allows:
 // a refusal would stop the refreshes of live volumes.
-func (l *Limits) withFloor(c *class.Class) (_ *class.Class, warning string) {
+func (l *Limits) WithFloor(c *class.Class) (_ *class.Class, warning string) {
 	if c.RefreshInterval == 0 || c.RefreshInterval >= l.MinInterval {
 		return c, ""
 	}
@@ -55,7 +57,8 @@ func (l *Limits) withFloor(c *class.Class) (_ *class.Class, warning string) {
 	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used: %s", class.RefreshIntervalKey, c.RefreshInterval, l.MinInterval, setting.Name("--min-refresh-interval"))
 }
 
-func (l *Limits) sizeLimit(c *class.Class) int64 {
+// PayloadLimit returns the greatest size of a payload of the class, in bytes.
+func (l *Limits) PayloadLimit(c *class.Class) int64 {
 	return ceiled(cmp.Or(c.SizeLimit, l.SizeLimit), l.MaxSizeLimit)
 }
 
@@ -72,16 +75,16 @@ func ceiled(limit, ceiling int64) int64 {
 	return limit
 }
 
-// fit returns the files of the payload. It refuses a payload that exceeds the
+// Fit returns the files of the payload. It refuses a payload that exceeds the
 // volume's limits.
-func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
+func (l *Limits) Fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
 	files := make([]atomicdir.File, len(payload.Files))
 	var size int64
 	for i, f := range payload.Files {
 		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Contents: f.Contents.Reveal()}
 		size += int64(f.Contents.Len())
 	}
-	if limit := l.sizeLimit(c); size > limit {
+	if limit := l.PayloadLimit(c); size > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d bytes, the volume's limit is %d", size, limit).
 			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's %s%s", setting.Name("--volume-size-limit"), upTo(limit, l.MaxSizeLimit, "--max-volume-size-limit"))
 	}
@@ -114,16 +117,16 @@ func directories(files []atomicdir.File) map[string]struct{} {
 	return dirs
 }
 
-// mountOptions has room for two payloads at their limits, because the old one stays
+// MountOptions has room for two payloads at their limits, because the old one stays
 // until the new one is complete: two times the bytes, and for each inode its last
 // page, the inode itself, and a link. The kernel charges a tmpfs only for its content.
-func (l *Limits) mountOptions(r *Request, c *class.Class) tmpfs.Options {
+func (l *Limits) MountOptions(c *class.Class, gid *uint32, label string) tmpfs.Options {
 	inodes := 3*l.inodeLimit(c) + 16
 	return tmpfs.Options{
-		Size:           2*l.sizeLimit(c) + inodes*pageSize,
+		Size:           2*l.PayloadLimit(c) + inodes*pageSize,
 		Inodes:         inodes,
 		Mode:           0o755,
-		GID:            r.GID,
-		SELinuxContext: r.SELinuxContext,
+		GID:            gid,
+		SELinuxContext: label,
 	}
 }
