@@ -155,6 +155,12 @@ type Note struct {
 	// updated when it repeats.
 	Topic string
 	Text  string
+
+	// once says that it is not reported again: it is written after the pause if it comes too
+	// early. Others are reported again by the next.
+	once bool
+	// counted says that an earlier Event of the topic keeps its text, and is only counted.
+	counted bool
 }
 
 // Teller writes Events. A Reporter is one.
@@ -190,13 +196,12 @@ func (e *events) report(o volume.Outcome, kind, reason, text string) {
 		Volume: o.ID, Namespace: namespace, About: about, Type: kind, Reason: reason,
 		Topic: string(o.Reason()), // the text may have a time or a request's id
 		Text:  text,
-	}, o.Kind == volume.SetAside, fault.NotAsked(o.Err))
+		once:  o.Kind == volume.SetAside, counted: fault.NotAsked(o.Err),
+	})
 }
 
-// tell writes an Event. One that happens only once is written after the pause if it comes too
-// early; others are reported again by the next. One that says the same as the last is counted and
-// does not change the text.
-func (e *events) tell(n Note, once, same bool) {
+// tell writes an Event at once the first time, and then with growing pauses while it repeats.
+func (e *events) tell(n Note) {
 	now := time.Now()
 	key := n.Volume + " " + n.Reason + " " + n.Topic
 	e.mu.Lock()
@@ -214,7 +219,7 @@ func (e *events) tell(n Note, once, same bool) {
 		e.messages[key] = m
 	} else {
 		m.event.Count++
-		if same {
+		if n.counted {
 			cause, n.Text = m.cause, m.event.Message
 		}
 		if m.cause != cause { // the Event's text is no longer true
@@ -225,7 +230,7 @@ func (e *events) tell(n Note, once, same bool) {
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(n.Text), metav1.NewTime(now), now
 	t := task{writeEvent, m.event.Namespace, key}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
-		if once && !m.waiting {
+		if n.once && !m.waiting {
 			m.waiting = true
 			e.queue.AddAfter(t, wait)
 		}

@@ -159,4 +159,4 @@ func (r *Reporter) Observe(o volume.Outcome) {
 }
 
 // Tell writes an Event at once the first time, and then with growing pauses while it repeats.
-func (r *Reporter) Tell(n Note) { r.events.tell(n, false, false) }
+func (r *Reporter) Tell(n Note) { r.events.tell(n) }
