@@ -24,13 +24,7 @@ func (e *Engine) Release(ctx context.Context, id string) error {
 		if err := v.issued(ctx); err != nil {
 			return nil, err
 		}
-		state := v.now()
-		state.readings.Close()
-		list := append(v.take(), e.groups.leave(state.group, id)...)
-		if s := v.takeSuperseded(); s != nil {
-			s.readings.Close()
-			list = append(list, e.groups.leave(s.group, id)...)
-		}
+		state, list := v.now(), v.finish()
 		if e.config.DisableRevocation {
 			return nil, nil
 		}

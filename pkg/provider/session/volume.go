@@ -39,7 +39,7 @@ func (s *volumes) enter(ctx context.Context, id string, begin func() *volume) (v
 }
 
 // get finds or makes a volume. A new volume gets the pending revocations of a released
-// one with the same id.
+// one with the same id, whose release may still wait.
 func (s *volumes) get(id string, begin func() *volume) *volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,7 +49,7 @@ func (s *volumes) get(id string, begin func() *volume) *volume {
 	}
 	v := begin()
 	if known {
-		v.add(old.take())
+		v.add(old.finish())
 	}
 	s.byID[id] = v
 	return v
@@ -244,6 +244,19 @@ func (v *volume) take() []Revocation {
 		list = append(list, v.superseded.credentials.take()...)
 	}
 	v.revocations = nil
+	return list
+}
+
+// finish ends the volume's identities. It returns everything that must be revoked with the
+// volume, and with a group whose last member it was.
+func (v *volume) finish() []Revocation {
+	list := v.take()
+	for _, s := range []*identityState{new(v.now()), v.takeSuperseded()} {
+		if s != nil {
+			s.readings.Close()
+			list = append(list, v.groups.leave(s.group, v.id)...)
+		}
+	}
 	return list
 }
 

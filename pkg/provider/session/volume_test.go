@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -227,5 +228,33 @@ func TestState(t *testing.T) {
 		if e.Export("other").Len() != 0 {
 			t.Errorf("%s: the volume is known", name)
 		}
+	}
+}
+
+// A volume that is fetched again before its release has ended leaves nothing: no charge for its
+// answers, and no group of an identity that it had.
+func TestNextVolumeOfAnIDEndsTheReleasedOne(t *testing.T) {
+	b := budget.New(budget.Limits{})
+	gs := &groups{budget: b, revokesTokens: true}
+	vs := volumes{byID: map[string]*volume{}}
+	begin := func() *volume { return newVolume("v", "shop", gs) }
+	first, other := Identity{Login: host("first")}, Identity{Login: host("other")}
+	old := vs.get("v", begin)
+	old.enter(first, Bearer{})
+	old.now().readings.Put("a", &Reading{Absent: true})
+	token := NewToken(host("first"), Grant{Value: "t"}, epoch, 0)
+	old.now().group.current.Store(token)
+	old.enter(other, Bearer{})
+	old.now().readings.Put("a", &Reading{Absent: true})
+	old.end()
+	next := vs.get("v", begin)
+	if used := b.Usage().Total; next == old || used != 0 {
+		t.Errorf("%d bytes are still charged", used)
+	}
+	if gs.find(first) != nil || gs.find(other) != nil {
+		t.Error("a group outlives its volume")
+	}
+	if list := next.take(); len(list) != 1 || list[0].Token != token {
+		t.Errorf("the next volume revokes %v", list)
 	}
 }
