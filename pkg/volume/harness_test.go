@@ -99,6 +99,23 @@ func (r *rig) background() (stop func()) {
 	return stop
 }
 
+// newRunning is a rig whose Manager runs.
+func newRunning(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.background()
+	return r
+}
+
+// newLive has a volume too, of the pod a.
+func newLive(t *testing.T) (*rig, volume.Request) {
+	t.Helper()
+	r := newRunning(t)
+	req := r.request("a")
+	r.publish(req)
+	return r, req
+}
+
 func (r *rig) unmountAll() {
 	targets, _ := filepath.Glob(filepath.Join(r.podsDir, "*", "mount"))
 	for _, target := range targets {

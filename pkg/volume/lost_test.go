@@ -112,10 +112,7 @@ func TestLostMountKeepsTheCredentials(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t)
-				r.background()
-				req := r.request("a")
-				r.publish(req)
+				r, req := newLive(t)
 				published := r.onlyRecord().PublishedAt
 				r.loseMount(req)
 				mounts := r.Mounts
@@ -392,8 +389,7 @@ func TestCrashInARefresh(t *testing.T) {
 	r.publish(req)
 	r.publish(gone)
 	w.leave = true
-	r.RefreshAll()
-	testkit.Eventually(t, "the refreshes are done", func() bool { return r.seen.count("refresh", false) == 2 })
+	r.refreshed(2)
 	r.wantFile(req, "password", "one")
 	if left, _ := filepath.Glob(filepath.Join(req.Target, "..mayfly-*")); len(left) != 1 {
 		t.Fatalf("%d stages are left, the test wants one", len(left))
@@ -401,8 +397,7 @@ func TestCrashInARefresh(t *testing.T) {
 	testkit.Must(t, r.Unpublish(t.Context(), gone.ID, gone.Target))
 	r.wantNoTarget(gone)
 	w.leave = false
-	r.RefreshAll()
-	testkit.Eventually(t, "the next refresh is done", func() bool { return r.seen.count("refresh", false) == 3 })
+	r.refreshed(3)
 	wantNoStage(t, req.Target)
 	testkit.Value(r.Mounts.MakeStage(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700}))(t)
 	r.restart()

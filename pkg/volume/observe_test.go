@@ -127,8 +127,7 @@ func TestLastGoodOutlivesARestart(t *testing.T) {
 
 // The observer gets the release of a volume after its unpublish.
 func TestReleaseIsToldAfterUnpublish(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	for i := range 50 {
 		req := r.request(fmt.Sprint("p", i))
 		r.publish(req)

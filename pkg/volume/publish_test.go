@@ -77,8 +77,7 @@ func TestFailedFirstPublishLeavesNothing(t *testing.T) {
 		{"partial", func(r *rig) { r.store.partial = fault.New(fault.NotFound, "secret/data/gone: no such secret") }, fault.NotFound, "secret/data/gone"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			other := r.request("other")
 			r.publish(other)
 			charged := r.contents()
@@ -195,8 +194,7 @@ func TestPublishTwiceAtOnce(t *testing.T) {
 }
 
 func TestUnpublishDuringPublish(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	req := r.request("a")
 	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
 	published := make(chan error, 1)
@@ -213,8 +211,7 @@ func TestUnpublishDuringPublish(t *testing.T) {
 }
 
 func TestUnpublishBeforeAfterAndTwice(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	req := r.request("a")
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	r.publish(req)
@@ -282,8 +279,7 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	r.publish(req)
 	r.wantFile(req, "password", "two")
 	drain()
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	if n := r.store.releases(); n != 0 {
 		t.Errorf("%d releases of a live volume", n)
 	}

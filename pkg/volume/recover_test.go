@@ -47,8 +47,7 @@ func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
 	}
 	r.background()
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	r.wantFile(req, "password", "two")
 	last := r.store.requests[len(r.store.requests)-1]
 	if last.Tokens["vault"].JWT.Reveal() != "jwt-1" || last.Secrets["user"].Reveal() != "pass" || last.Pod != req.Pod || !last.TokensInSecrets || len(last.Current) != 1 {
@@ -204,8 +203,7 @@ func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 	r.classes.err = fault.New(fault.Unavailable, "failed to get secretproviderclass shop/secrets: connection refused")
 	r.background()
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	r.wantFile(req, "password", "two")
 	if last := r.store.requests[len(r.store.requests)-1]; last.Class.Parameters["roleName"] != "web" || last.Class.Name != "secrets" {
 		t.Errorf("the store was asked for class %+v", last.Class)
@@ -284,8 +282,7 @@ func TestRecordsAreForRootAlone(t *testing.T) {
 // The state has a class once, whatever number of volumes use it, until the last of them is gone, also
 // over restarts.
 func TestClassIsKeptOnce(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	r.classes.class.Parameters = map[string]string{"roleName": "web"}
 	for _, pod := range []string{"a", "b", "c"} {
 		r.publish(r.request(pod))

@@ -23,16 +23,28 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
+// refreshed refreshes all volumes, and waits until so many refreshes in all have succeeded.
+func (r *rig) refreshed(n int) {
+	r.t.Helper()
+	r.RefreshAll()
+	testkit.Eventually(r.t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == n })
+}
+
+// refreshFails refreshes all volumes, and waits until so many refreshes in all have failed.
+func (r *rig) refreshFails(n int) {
+	r.t.Helper()
+	r.RefreshAll()
+	testkit.Eventually(r.t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) >= n })
+}
+
 func TestRefreshWritesInPlace(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	req := r.request("a")
 	r.store.files["stable"] = "same"
 	r.publish(req)
 	before := testkit.Value(os.Stat(req.Target))(t)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	r.wantFile(req, "password", "two")
 	after := testkit.Value(os.Stat(req.Target))(t)
 	if !os.SameFile(before, after) {
@@ -41,18 +53,14 @@ func TestRefreshWritesInPlace(t *testing.T) {
 }
 
 func TestUnchangedRefreshTouchesNothing(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	stat := func() (st unix.Stat_t) {
 		testkit.Must(t, unix.Stat(filepath.Join(req.Target, "password"), &st))
 		return st
 	}
 	before := stat()
 	for i := range 3 {
-		r.RefreshAll()
-		testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == i+1 })
+		r.refreshed(i + 1)
 	}
 	if after := stat(); after.Ino != before.Ino || after.Mtim != before.Mtim || after.Ctim != before.Ctim {
 		t.Errorf("the file was touched: inode %d to %d", before.Ino, after.Ino)
@@ -72,13 +80,9 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 		{"panic", func(s *fakeStore) { s.panics = true }, fault.Internal},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
-			req := r.request("a")
-			r.publish(req)
+			r, req := newLive(t)
 			r.store.set(tc.spoil)
-			r.RefreshAll()
-			testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) >= 1 })
+			r.refreshFails(1)
 			r.wantFile(req, "password", "one")
 			if r.Failing() != 1 {
 				t.Errorf("%d volumes are failing, want 1", r.Failing())
@@ -99,8 +103,7 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 }
 
 func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	r.classes.class.OnDenied = class.DeniedEmpty
 	req := r.request("a")
 	r.publish(req)
@@ -152,24 +155,19 @@ func TestRandomVersionsOfAPlugin(t *testing.T) {
 	if len(first) == 0 {
 		t.Fatal("there is no version")
 	}
-	r.RefreshAll()
-	testkit.Eventually(t, "a refresh", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	if now := r.onlyRecord().Versions; !slices.Equal(now, first) {
 		t.Errorf("the files are the same, and the versions %v are now %v", first, now)
 	}
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
-	r.RefreshAll()
-	testkit.Eventually(t, "a rotation", func() bool { return r.seen.count("refresh", false) == 2 })
+	r.refreshed(2)
 	if now := r.onlyRecord().Versions; slices.Equal(now, first) {
 		t.Error("the files have changed, and the versions have not")
 	}
 }
 
 func TestNewTokensWakeAFailingVolume(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	r.store.set(func(s *fakeStore) {
 		s.fail = &fault.Error{Reason: fault.NoToken, Err: os.ErrDeadlineExceeded, RetryAfter: time.Hour}
 	})
@@ -187,10 +185,7 @@ func TestNewTokensWakeAFailingVolume(t *testing.T) {
 }
 
 func TestClassEditRefreshes(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 4 << 20 })
 	r.store.set(func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 3<<20) })
 	r.ClassVersion(class.Ref{Namespace: "other", Name: "secrets"}, "2")
@@ -209,8 +204,7 @@ func TestAskedDuringTheWork(t *testing.T) {
 		"refresh":       func(r *rig, _ func()) { r.RefreshAll() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			req := r.request("a")
 			if name == "refresh" {
 				r.publish(req)
@@ -244,8 +238,7 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t)
-				r.background()
+				r := newRunning(t)
 				req := r.request("a")
 				gate := make(chan struct{})
 				r.store.set(func(s *fakeStore) { s.gate = gate })
@@ -273,10 +266,7 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 }
 
 func TestUnpublishDuringRefresh(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
 	r.RefreshAll()
 	testkit.Eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
@@ -340,10 +330,7 @@ func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 // meanwhile.
 func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.background()
-		req := r.request("a")
-		r.publish(req)
+		r, req := newLive(t)
 		gate := make(chan struct{})
 		r.store.set(func(s *fakeStore) {
 			s.gate = gate
@@ -380,10 +367,7 @@ func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
 // A republish of a volume without a mount waits for the payload.
 func TestRepublishOfALostMountWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.background()
-		req := r.request("a")
-		r.publish(req)
+		r, req := newLive(t)
 		gate := make(chan struct{})
 		r.store.set(func(s *fakeStore) { s.gate = gate })
 		r.RefreshAll()

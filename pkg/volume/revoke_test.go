@@ -181,8 +181,7 @@ func TestFailedPublishGoesOnWithARevocation(t *testing.T) {
 // it: the provider could end what the new volume gets.
 func TestPublishWaitsForARelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.background()
+		r := newRunning(t)
 		gate := make(chan struct{})
 		r.store.relGate = gate
 		req := r.request("a")
@@ -215,8 +214,7 @@ func TestPublishWaitsForARelease(t *testing.T) {
 func TestSlowReleasesHoldUpNoOtherTenant(t *testing.T) {
 	for _, server := range []string{"the same", "another"} {
 		t.Run(server, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			r.store.keptBack, r.store.servers = map[string]bool{}, map[string]string{}
 			for i := range 12 {
 				req := r.request(fmt.Sprint("evil", i))
@@ -236,8 +234,7 @@ func TestSlowReleasesHoldUpNoOtherTenant(t *testing.T) {
 
 // A panic of a provider affects no other volume and leaves no lock behind.
 func TestPanicsOfTheProvider(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	req, other := r.request("a"), r.request("b")
 	r.publish(req)
 	r.publish(other)

@@ -33,8 +33,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 		{"too small a volume", edit(func(c *class.Class) { c.SizeLimit = 1 }), fault.TooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			r.store.refuse = map[string]error{"refused": fault.New(fault.Denied, "permission denied")}
 			r.store.refresh = 20 * time.Second // less than the interval: a lease
 			req := r.request("a")
@@ -44,8 +43,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 				value := fmt.Sprintf("value-%d", i)
 				r.store.set(func(s *fakeStore) { s.files["password"] = value })
 				asked := time.Now()
-				r.RefreshAll()
-				testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
+				r.refreshFails(i + 1)
 				r.wantFile(req, "password", value)
 				o := r.seen.last("refresh")
 				if o.Reason() != tc.want || o.Failures != i+1 || !o.Changed {
@@ -71,14 +69,10 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 
 // If the store is unavailable too, the error has both reasons, that of the class first.
 func TestUpkeepFailsToo(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	r.classes.spoil(fault.New(fault.ClassNotFound, "the class is gone"))
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+	r.refreshFails(1)
 	wantReason(t, r.seen.last("refresh").Err, fault.ClassNotFound, "the class is gone", "Vault is sealed")
 	r.wantFile(req, "password", "one")
 }
@@ -94,8 +88,7 @@ func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 		{"empty", class.DeniedKeep, class.DeniedEmpty, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			r.classes.class.OnDenied = tc.old
 			req := r.request("a")
 			r.publish(req)
@@ -113,8 +106,7 @@ func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 
 // A limit below the current content takes effect once that content is gone.
 func TestSmallerLimitTakesEffectInTime(t *testing.T) {
-	r := newRig(t)
-	r.background()
+	r := newRunning(t)
 	req := r.request("a")
 	r.store.files["password"] = string(make([]byte, 900<<10))
 	r.publish(req)
@@ -164,18 +156,14 @@ func TestRetriesComeInTimeForLeases(t *testing.T) {
 // The driver writes what it renewed or replaced although another object failed, and reports the
 // failure.
 func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
+	r, req := newLive(t)
 	r.store.set(func(s *fakeStore) {
 		s.partial, s.refresh = fault.New(fault.NotFound, "secret/data/gone: no such secret"), 20*time.Second
 	})
 	for i, want := range []string{"two", "three", "four", "five", "six", "seven"} {
 		r.store.set(func(s *fakeStore) { s.files["password"] = want })
 		asked := time.Now()
-		r.RefreshAll()
-		testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
+		r.refreshFails(i + 1)
 		r.wantFile(req, "password", want)
 		o := r.seen.last("refresh")
 		if o.Failures != i+1 || !o.Changed || o.Emptied {
@@ -192,8 +180,7 @@ func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 	}
 	r.background()
 	r.store.set(func(s *fakeStore) { s.partial = nil })
-	r.RefreshAll()
-	testkit.Eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.refreshed(1)
 	if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
 		t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
 	}
@@ -205,14 +192,12 @@ func TestPartialDenialEmptiesWhereTheClassAsks(t *testing.T) {
 		emptied bool
 	}{{fault.Denied, true}, {fault.Unavailable, false}} {
 		t.Run(string(tc.reason), func(t *testing.T) {
-			r := newRig(t)
-			r.background()
+			r := newRunning(t)
 			r.classes.class.OnDenied = class.DeniedEmpty
 			req := r.request("a")
 			r.publish(req)
 			r.store.set(func(s *fakeStore) { s.partial = fault.New(tc.reason, "one object failed") })
-			r.RefreshAll()
-			testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+			r.refreshFails(1)
 			_, err := os.Lstat(filepath.Join(req.Target, "password"))
 			if o := r.seen.last("refresh"); os.IsNotExist(err) != tc.emptied || o.Emptied != tc.emptied || o.Reason() != tc.reason {
 				t.Errorf("the file is gone: %t; the observer was told %+v", os.IsNotExist(err), o)

@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
@@ -97,35 +96,11 @@ func (c *config) finish() error {
 
 func main() {
 	var c config
-	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	c.declare(f)
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
-		f.PrintDefaults()
-	}
-	err := f.Parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil && f.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	}
-	if err == nil {
-		err = c.finish()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
-	}
+	sandbox.Parse("bench", usage, c.declare, func(map[string]bool) error { return c.finish() })
 	os.Exit(sandbox.Main(sandbox.Program{Name: "mayfly-bench", Prepare: c.prepare, Run: c.run}))
 }
 
 func (c config) prepare(ctx context.Context, dir string) error {
-	if _, err := exec.LookPath("vault"); err != nil {
-		if _, err := toolcache.Get(ctx, os.Stderr, "vaultd"); err != nil {
-			return err
-		}
-	}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager"} {
 		if !c.realAPIServer {
 			break
@@ -138,12 +113,7 @@ func (c config) prepare(ctx context.Context, dir string) error {
 	if _, err := driver.BuildCommand(ctx, os.Stderr, dir, "./test/pluginprovider/cmd/"+pluginName); err != nil {
 		return err
 	}
-	if c.driver != "" {
-		return nil
-	}
-	fmt.Fprintln(os.Stderr, "building mayfly-node")
-	_, err := driver.Build(ctx, os.Stderr, dir)
-	return err
+	return driver.Prepare(ctx, os.Stderr, dir, c.driver)
 }
 
 func (c config) run(ctx context.Context, dir string) (err error) {

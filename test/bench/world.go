@@ -131,27 +131,18 @@ func mountScratch(dir string) error {
 // fillVault grants what operators usually grant: to read the secrets, and not their metadata.
 func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
-	for _, do := range []func() error{
-		func() error { return v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer) },
-		func() error { return v.EnableKV(ctx, "kv", 2) },
-		func() error { return v.Policy(ctx, "bench", `path "kv/data/*" { capabilities = ["read"] }`) },
-		func() error {
-			return v.Role(ctx, "kubernetes", role, map[string]any{
-				"bound_service_account_names": "*", "bound_service_account_namespaces": namespace,
-				"audience": "vault", "token_policies": "bench",
-			})
-		},
-	} {
-		if err := do(); err != nil {
-			return err
-		}
-	}
+	err := errors.Join(
+		v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "kv", 2),
+		v.Policy(ctx, "bench", `path "kv/data/*" { capabilities = ["read"] }`),
+		v.Role(ctx, "kubernetes", role, map[string]any{
+			"bound_service_account_names": "*", "bound_service_account_namespaces": namespace,
+			"audience": "vault", "token_policies": "bench",
+		}),
+	)
 	for _, class := range []string{steady, made, changing, resting, cutOff} {
-		if err := w.put(ctx, class, "1"); err != nil {
-			return err
-		}
+		err = errors.Join(err, w.put(ctx, class, "1"))
 	}
-	return nil
+	return err
 }
 
 // put writes a class's secrets.

@@ -9,13 +9,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/bench/sandbox"
-	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 const usage = `Shows a secret's way from Vault into a pod: go run ./test/demo [flags]
@@ -34,38 +32,16 @@ type options struct {
 
 func main() {
 	var o options
-	f := flag.NewFlagSet("demo", flag.ContinueOnError)
-	f.StringVar(&o.driver, "mayfly-node", "", "show this `binary` in place of one built from the source tree")
-	f.BoolVar(&o.logs, "logs", false, "show the driver's log too")
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
-		f.PrintDefaults()
-	}
-	switch err := f.Parse(os.Args[1:]); {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		os.Exit(2)
-	case f.NArg() > 0:
-		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n", f.Arg(0))
-		os.Exit(2)
-	}
+	sandbox.Parse("demo", usage, func(f *flag.FlagSet) {
+		f.StringVar(&o.driver, "mayfly-node", "", "show this `binary` in place of one built from the source tree")
+		f.BoolVar(&o.logs, "logs", false, "show the driver's log too")
+	}, nil)
 	os.Exit(sandbox.Main(sandbox.Program{Name: "mayfly-demo", Prepare: o.prepare, Run: o.run}))
 }
 
 // prepare builds what is missing. The first time, that includes all of Vault.
 func (o options) prepare(ctx context.Context, dir string) error {
-	if _, err := exec.LookPath("vault"); err != nil {
-		if _, err := toolcache.Get(ctx, os.Stdout, "vaultd"); err != nil {
-			return err
-		}
-	}
-	if o.driver != "" {
-		return nil
-	}
-	fmt.Println("building mayfly-node")
-	_, err := driver.Build(ctx, os.Stdout, dir)
-	return err
+	return driver.Prepare(ctx, os.Stdout, dir, o.driver)
 }
 
 func (o options) run(ctx context.Context, dir string) error {

@@ -109,22 +109,16 @@ func (w *world) startVault(ctx context.Context) (err error) {
 
 func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
-	for _, do := range []func() error{
-		func() error { return v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer) },
-		func() error { return v.EnableKV(ctx, "secret", 2) },
-		func() error { return v.Policy(ctx, "web", policy) },
-		func() error {
-			return v.Role(ctx, "kubernetes", "web", map[string]any{
-				"bound_service_account_names": "web", "bound_service_account_namespaces": namespace,
-				"audience": "vault", "token_policies": "web",
-			})
-		},
-		func() error { return w.setPassword(ctx, oldPassword) },
-		func() error { return v.PutKV2(ctx, "secret", "web/api", map[string]any{"key": "4f5e-91c2"}) },
-	} {
-		if err := do(); err != nil {
-			return fmt.Errorf("setting Vault up: %w", err)
-		}
+	err := errors.Join(
+		v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "secret", 2), v.Policy(ctx, "web", policy),
+		v.Role(ctx, "kubernetes", "web", map[string]any{
+			"bound_service_account_names": "web", "bound_service_account_namespaces": namespace,
+			"audience": "vault", "token_policies": "web",
+		}),
+		w.setPassword(ctx, oldPassword), v.PutKV2(ctx, "secret", "web/api", map[string]any{"key": "4f5e-91c2"}),
+	)
+	if err != nil {
+		return fmt.Errorf("setting Vault up: %w", err)
 	}
 	return nil
 }

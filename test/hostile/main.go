@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/bench/sandbox"
-	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 const usage = `Attacks mayfly-node as a hostile tenant would: go run ./test/hostile [flags]
@@ -111,28 +109,7 @@ func (c *config) attacks() ([]attack, error) {
 
 func main() {
 	var c config
-	f := flag.NewFlagSet("hostile", flag.ContinueOnError)
-	c.declare(f)
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
-		f.PrintDefaults()
-	}
-	err := f.Parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil && f.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	}
-	given := map[string]bool{}
-	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if err == nil {
-		err = c.finish(given)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "hostile:", err)
-		os.Exit(2)
-	}
+	sandbox.Parse("hostile", usage, c.declare, c.finish)
 	if c.list {
 		for _, a := range attacks() {
 			fmt.Printf("%-22s %s\n", a.name, a.does)
@@ -143,17 +120,7 @@ func main() {
 }
 
 func (c config) prepare(ctx context.Context, dir string) error {
-	if _, err := exec.LookPath("vault"); err != nil {
-		if _, err := toolcache.Get(ctx, os.Stderr, "vaultd"); err != nil {
-			return err
-		}
-	}
-	if c.driver != "" {
-		return nil
-	}
-	say("building mayfly-node")
-	_, err := driver.Build(ctx, os.Stderr, dir)
-	return err
+	return driver.Prepare(ctx, os.Stderr, dir, c.driver)
 }
 
 func (c config) run(ctx context.Context, dir string) error {

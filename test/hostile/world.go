@@ -91,27 +91,15 @@ func freeAddr(ctx context.Context) (string, error) {
 // fillVault lets both tenants read their own paths of the shared Vault.
 func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
-	for _, do := range []func() error{
-		func() error { return v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer) },
-		func() error { return v.EnableKV(ctx, "kv", 2) },
-	} {
-		if err := do(); err != nil {
-			return err
-		}
-	}
+	err := errors.Join(v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "kv", 2))
 	for _, tenant := range []string{shop, evil} {
-		if err := v.Policy(ctx, tenant, `path "kv/data/`+tenant+`/*" { capabilities = ["read"] }`); err != nil {
-			return err
-		}
-		err := v.Role(ctx, "kubernetes", tenant, map[string]any{
+		role := map[string]any{
 			"bound_service_account_names": "*", "bound_service_account_namespaces": tenant,
 			"audience": "vault", "token_policies": tenant, "token_ttl": tokenTTL(tenant),
-		})
-		if err != nil {
-			return err
 		}
+		err = errors.Join(err, v.Policy(ctx, tenant, `path "kv/data/`+tenant+`/*" { capabilities = ["read"] }`), v.Role(ctx, "kubernetes", tenant, role))
 	}
-	return nil
+	return err
 }
 
 // tokenTTL makes the hostile tenant's tokens need renewals within the run.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -87,31 +88,15 @@ func startWorld(ctx context.Context, opts vaulttest.Options) (*world, error) {
 		"claim_mappings": map[string]any{"/kubernetes.io/pod/uid": "pod_uid"},
 	}
 	plainJWT := map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h"}
-	for _, step := range []func() error{
-		func() error { return w.EnableKubernetesAuth(ctx, "kubernetes", iss) },
-		func() error { return w.EnableJWTAuth(ctx, "jwt", iss) },
-		func() error { return w.Policy(ctx, "app", policy) },
-		func() error { return w.Role(ctx, "kubernetes", "app", kubeRole) },
-		func() error { return w.Role(ctx, "jwt", "pod", jwtRole) },
-		func() error { return w.Role(ctx, "jwt", "plain", plainJWT) },
-		func() error { return w.EnableKV(ctx, "kv1", 1) },
-		func() error { return w.EnableKV(ctx, "kv2", 2) },
-		func() error { return w.EnablePKI(ctx, "pki", "app") },
-		func() error { return w.EnableTransit(ctx, "transit", "app") },
-	} {
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
-	return w, nil
+	return w, errors.Join(
+		w.EnableKubernetesAuth(ctx, "kubernetes", iss), w.EnableJWTAuth(ctx, "jwt", iss), w.Policy(ctx, "app", policy),
+		w.Role(ctx, "kubernetes", "app", kubeRole), w.Role(ctx, "jwt", "pod", jwtRole), w.Role(ctx, "jwt", "plain", plainJWT),
+		w.EnableKV(ctx, "kv1", 1), w.EnableKV(ctx, "kv2", 2), w.EnablePKI(ctx, "pki", "app"), w.EnableTransit(ctx, "transit", "app"),
+	)
 }
 
 func (w *world) stop() int {
-	if err := w.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := w.issuer.Close(); err != nil {
+	if err := errors.Join(w.Stop(), w.issuer.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

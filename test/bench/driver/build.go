@@ -75,3 +75,19 @@ func Version(ctx context.Context, root string) string {
 	}
 	return string(out[:len(out)-1])
 }
+
+// Prepare builds what a program needs that runs a Vault and the driver: a Vault, unless one is
+// installed, which the first time takes minutes, and mayfly-node in dir, unless a binary is given.
+func Prepare(ctx context.Context, out io.Writer, dir, binary string) error {
+	if _, err := exec.LookPath("vault"); err != nil {
+		if _, err := toolcache.Get(ctx, out, "vaultd"); err != nil {
+			return err
+		}
+	}
+	if binary != "" {
+		return nil
+	}
+	fmt.Fprintln(out, "building mayfly-node")
+	_, err := Build(ctx, out, dir)
+	return err
+}
