@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var start = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -55,8 +56,6 @@ func TestWorthWaiting(t *testing.T) {
 		if backoff.WorthWaiting(soon, time.Second) || !backoff.WorthWaiting(soon, time.Millisecond) {
 			t.Error("a caller that will be gone does not wait")
 		}
-		if err := backoff.Sleep(soon, time.Minute); fault.Of(err) != fault.Timeout {
-			t.Errorf("sleeping past the caller's end: %v", err)
-		}
+		testkit.Fails(t, backoff.Sleep(soon, time.Minute), fault.Timeout)
 	})
 }

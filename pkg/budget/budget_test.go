@@ -42,9 +42,7 @@ func TestLevels(t *testing.T) {
 				testkit.Must(t, err)
 				return
 			}
-			if fault.Of(err) != tc.reason || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("%s: %v", fault.Of(err), err)
-			}
+			testkit.Fails(t, err, tc.reason, tc.says)
 			if u := b.Usage(); u.Total != 20 || u.ByKind[budget.Answers] != 0 {
 				t.Errorf("a refused charge counts: %+v", u)
 			}
@@ -95,9 +93,7 @@ func TestCachesGiveWay(t *testing.T) {
 	if u := b.Usage(); u.ByKind[budget.Cache] != 0 || u.Total != 90 {
 		t.Errorf("%+v, dropped %q", u, dropped)
 	}
-	if _, err := b.AcquireCache(b1, 61, func() {}); fault.Of(err) != fault.TooLarge {
-		t.Errorf("a cache that can never fit: %v", err)
-	}
+	testkit.Failure(b.AcquireCache(b1, 61, func() {}))(t, fault.TooLarge)
 }
 
 // TestAdopt charges memory beyond every limit: new charges are refused until there is space, and
@@ -108,9 +104,7 @@ func TestAdopt(t *testing.T) {
 	if u := b.Usage(); u.Total != 120 {
 		t.Fatalf("%+v", u)
 	}
-	if _, err := b.Acquire(b1, budget.Contents, 1); fault.Of(err) != fault.Exhausted {
-		t.Errorf("beyond the limit: %v", err)
-	}
+	testkit.Failure(b.Acquire(b1, budget.Contents, 1))(t, fault.Exhausted)
 	if err := c.Resize(90); err != nil {
 		t.Errorf("shrinking: %v", err)
 	}

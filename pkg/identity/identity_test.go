@@ -60,9 +60,7 @@ func TestFor(t *testing.T) {
 	if _, err := tokens.For("vault", now.Add(-time.Second)); err != nil {
 		t.Errorf("a second before its end: %v", err)
 	}
-	if _, err := tokens.For("vault", now); fault.Of(err) != fault.NoToken || !strings.Contains(err.Error(), "expired") {
-		t.Errorf("at its end: %v", err)
-	}
+	testkit.Failure(tokens.For("vault", now))(t, fault.NoToken, "expired")
 	if _, err := tokens.For("forever", now); err != nil {
 		t.Errorf("a token without an end: %v", err)
 	}
@@ -139,7 +137,5 @@ func TestTheAPIServersOwnAudience(t *testing.T) {
 	if token, err := named.For(identity.APIServer, now); err != nil || token.JWT.Reveal() != "named" {
 		t.Errorf("an audience of that name: %v, %v", token, err)
 	}
-	if _, err := (identity.Tokens{"vault": {}}).For(identity.APIServer, now); fault.Of(err) != fault.NoToken || !strings.Contains(err.Error(), `{audience: ""}`) {
-		t.Errorf("none: %v", err)
-	}
+	testkit.Failure((identity.Tokens{"vault": {}}).For(identity.APIServer, now))(t, fault.NoToken, `{audience: ""}`)
 }

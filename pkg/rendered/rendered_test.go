@@ -107,9 +107,7 @@ func TestPermissions(t *testing.T) {
 func TestBudget(t *testing.T) {
 	b, o := budget.New(budget.Limits{Volume: 1 << 20}), budget.Owner{Namespace: "shop", Volume: "v"}
 	c := &class.Class{Templates: "- {fileName: a, text: '{{ $x := repeat 2000000 `x` }}'}"}
-	if _, err := render(rendered.New(b), c, payload(), 1<<20, o); fault.Of(err) != fault.TooLarge || !strings.Contains(err.Error(), `templates[0] "a"`) {
-		t.Errorf("%v", err)
-	}
+	testkit.Failure(render(rendered.New(b), c, payload(), 1<<20, o))(t, fault.TooLarge, `templates[0] "a"`)
 	if got := b.Usage().Total; got != 0 {
 		t.Errorf("%d bytes are still charged", got)
 	}
@@ -286,9 +284,7 @@ func TestSecretRefused(t *testing.T) {
 func TestSecretBudget(t *testing.T) {
 	b := budget.New(budget.Limits{Volume: 1 << 20})
 	c := withSecret("- {secretName: env, data: {A: '{{ $x := repeat 2000000 `x` }}'}}")
-	if _, err := ofSecret(rendered.New(b), c); fault.Of(err) != fault.TooLarge {
-		t.Errorf("%v", err)
-	}
+	testkit.Failure(ofSecret(rendered.New(b), c))(t, fault.TooLarge)
 	if got := b.Usage().Total; got != 0 {
 		t.Errorf("%d bytes are still charged", got)
 	}

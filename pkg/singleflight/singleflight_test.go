@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func fixed() time.Time { return time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC) }
@@ -141,9 +142,7 @@ func TestDoDetachedOutlivesItsCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, ended, err := f.DoDetached(ctx, "k", time.Now, produce)
-		if fault.Of(err) != fault.Timeout {
-			t.Errorf("got %v", err)
-		}
+		testkit.Fails(t, err, fault.Timeout)
 		select {
 		case <-ended:
 			t.Error("it has ended")

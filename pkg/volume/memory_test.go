@@ -130,9 +130,7 @@ func TestRestartWhenFull(t *testing.T) {
 	if r.Count() != n || r.contents() < used {
 		t.Fatalf("%d volumes with %d bytes, want %d with %d", r.Count(), r.contents(), n, used)
 	}
-	if _, err := r.manyPublishes("good", 1); fault.Of(err) != fault.Exhausted {
-		t.Errorf("a new volume beyond the limits: %v", err)
-	}
+	testkit.Failure(r.manyPublishes("good", 1))(t, fault.Exhausted)
 	if _, err := r.manyPublishes("evil", n); err != nil {
 		t.Errorf("a republish of a live volume: %v", err)
 	}

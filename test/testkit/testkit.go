@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 // Patience is how long a test waits before it fails. It is far above what a busy machine needs, and
@@ -128,6 +130,25 @@ func Says(t testing.TB, err error, words ...string) {
 		return
 	}
 	Has(t, err.Error(), words...)
+}
+
+// Failure checks that a call failed, for a reason and with some words:
+//
+//	testkit.Failure(p.Fetch(ctx, request))(t, fault.NotFound, "was deleted")
+func Failure[V any](_ V, err error) func(t testing.TB, reason fault.Reason, words ...string) {
+	return func(t testing.TB, reason fault.Reason, words ...string) {
+		t.Helper()
+		Fails(t, err, reason, words...)
+	}
+}
+
+// Fails checks an error's reason, and that it has all of the words.
+func Fails(t testing.TB, err error, reason fault.Reason, words ...string) {
+	t.Helper()
+	if got := fault.Of(err); got != reason {
+		t.Errorf("reason %q, want %q: %v", got, reason, err)
+	}
+	Says(t, err, words...)
 }
 
 // Has checks that a text has all of the words.

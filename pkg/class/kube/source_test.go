@@ -130,10 +130,7 @@ func (f *fixture) refused(reason fault.Reason, texts ...string) error {
 	if err == nil {
 		f.Fatalf("got %+v, want a refusal", c)
 	}
-	if fault.Of(err) != reason {
-		f.Errorf("reason %s, want %s: %v", fault.Of(err), reason, err)
-	}
-	testkit.Says(f, err, texts...)
+	testkit.Fails(f, err, reason, texts...)
 	return err
 }
 
@@ -279,9 +276,7 @@ func TestGetCanceled(t *testing.T) {
 	}()
 	testkit.Receive(f, asked, "the request")
 	cancel()
-	if err := testkit.Receive(f, done, "Get"); fault.Of(err) != fault.Canceled {
-		t.Errorf("got %v", err)
-	}
+	testkit.Fails(t, testkit.Receive(f, done, "Get"), fault.Canceled)
 }
 
 // TestManyAtOnce has 50 pods ask for a class while its first list is on.

@@ -342,9 +342,7 @@ func TestServerDown(t *testing.T) {
 	if n := f.logs.Count("the API server does not answer"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
-	if _, err := f.source.Get(t.Context(), class.Ref{Namespace: "shop", Name: "other"}); fault.Of(err) != fault.Unavailable {
-		t.Errorf("a class that is not in use: got %v", err)
-	}
+	testkit.Failure(f.source.Get(t.Context(), class.Ref{Namespace: "shop", Name: "other"}))(t, fault.Unavailable)
 
 	f.api.put(db, "r2")
 	f.api.up()

@@ -86,10 +86,7 @@ func (f *fixture) refused(r class.Ref, reason fault.Reason, texts ...string) {
 	if err == nil {
 		f.Fatalf("got %+v, want a refusal", c)
 	}
-	if fault.Of(err) != reason {
-		f.Errorf("reason %s, want %s: %v", fault.Of(err), reason, err)
-	}
-	testkit.Says(f, err, texts...)
+	testkit.Fails(f, err, reason, texts...)
 }
 
 func (f *fixture) run() {
@@ -406,9 +403,7 @@ func TestGetCanceled(t *testing.T) {
 	f := setUp(t, manifests.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := f.source.Get(ctx, ref("ns", "db")); fault.Of(err) != fault.Canceled {
-		t.Errorf("got %v", err)
-	}
+	testkit.Failure(f.source.Get(ctx, ref("ns", "db")))(t, fault.Canceled)
 }
 
 // TestFirstSight has the first look tell what there is, which is no change.

@@ -85,9 +85,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		`spec.parameters.akeylessAccessKey: Invalid value: "[redacted]"`:              base(keyAccessKey, "marker\n"),
 	} {
 		_, err := p.Validate(classOf(params))
-		if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), want) {
-			t.Errorf("reason %s, want InvalidClass with %s\n%v", fault.Of(err), want, err)
-		}
+		testkit.Fails(t, err, fault.InvalidClass, want)
 		if err != nil && strings.Contains(err.Error(), "marker") {
 			t.Errorf("a secret shows: %v", err)
 		}
@@ -132,9 +130,7 @@ func TestOperatorsRules(t *testing.T) {
 	}
 	// Without a gateway of its own, an operator's list covers Akeyless' too.
 	p = newProvider(t, Config{Servers: endpoint.Servers{AllowedAddresses: []string{"https://gw"}}})
-	if _, err := p.Validate(classOf(base())); fault.Of(err) != fault.NotAllowed {
-		t.Errorf("the public address is allowed without being listed: %v", err)
-	}
+	testkit.Failure(p.Validate(classOf(base())))(t, fault.NotAllowed)
 }
 
 func TestDefaults(t *testing.T) {
@@ -217,9 +213,7 @@ func FuzzClass(f *testing.F) {
 	f.Fuzz(func(t *testing.T, list, kind, gateway string) {
 		s, err := p.newSpec(classOf(base(keyObjects, list, keyAccessType, kind, keyGateway, gateway)))
 		if err != nil {
-			if fault.Of(err) != fault.InvalidClass {
-				t.Errorf("reason %s: %v", fault.Of(err), err)
-			}
+			testkit.Fails(t, err, fault.InvalidClass)
 			return
 		}
 		for _, o := range s.Objects {

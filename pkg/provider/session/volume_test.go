@@ -120,9 +120,7 @@ func TestReleaseDoesNotWaitForEver(t *testing.T) {
 		defer leave()
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := all.release(soon, "v", nil); fault.Of(err) != fault.Timeout {
-			t.Errorf("a fetch that does not end: %v", err)
-		}
+		testkit.Fails(t, all.release(soon, "v", nil), fault.Timeout)
 		if all.find("v") == nil {
 			t.Error("its revocations are forgotten")
 		}

@@ -55,9 +55,7 @@ func TestDenialIsCertain(t *testing.T) {
 	t.Run("known token", func(t *testing.T) {
 		b, _, p, r := begin(t)
 		b.setRead(known)
-		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Denied {
-			t.Errorf("%s: %v", fault.Of(err), err)
-		}
+		testkit.Failure(p.Fetch(t.Context(), r))(t, fault.Denied)
 	})
 	t.Run("unknown token", func(t *testing.T) {
 		b, c, p, r := begin(t)
@@ -80,9 +78,7 @@ func TestDenialIsCertain(t *testing.T) {
 		b, c, p, r := begin(t)
 		for range 3 {
 			b.setRead(refuse)
-			if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unverified {
-				t.Errorf("%s: %v", fault.Of(err), err)
-			}
+			testkit.Failure(p.Fetch(t.Context(), r))(t, fault.Unverified)
 			c.advance(time.Minute)
 			b.setRead(answering(200, `{"data":{"k":"v"}}`))
 			mustFetch(t, p, r)
@@ -204,9 +200,7 @@ func TestLaggingStandby(t *testing.T) {
 		c.advance(fault.RetryAfter(err))
 		_, err = p.Fetch(t.Context(), r)
 	}
-	if fault.Of(err) != fault.Denied {
-		t.Errorf("a denial by policy: %s: %v", fault.Of(err), err)
-	}
+	testkit.Fails(t, err, fault.Denied)
 }
 
 // TestOlderVersionReplacesNoNewer reads a KV v2 secret through a standby that

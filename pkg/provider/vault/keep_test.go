@@ -25,10 +25,8 @@ import (
 // files. Later their leases are renewed, and not issued again.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
+	w, pg := databaseWorld(t)
 	w.putShare(t, "v")
-	pg.Role(t, w.Server, "app", "1h", "24h")
 	const pki = "- {objectName: crt, secretPath: pki/issue/app, secretKey: certificate, method: POST, secretArgs: {common_name: a.example}}\n" +
 		"- {objectName: cipher, secretPath: transit/encrypt/app, secretKey: ciphertext, method: POST, secretArgs: {plaintext: aGVsbG8=}}\n" +
 		"- {objectName: none, secretPath: kv1/none, secretKey: k, optional: true}\n"
@@ -185,9 +183,7 @@ func FuzzImport(f *testing.F) {
 // written its state since the renewal. In either order the store issues nothing.
 func TestStaleStateOfASharedCredential(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
+	w, _ := databaseWorld(t)
 	c := &clock{}
 	adjust := func(cfg *vault.Config) { cfg.Now = c.now }
 	p := newProvider(t, adjust)
@@ -262,9 +258,7 @@ func TestReleaseIsBounded(t *testing.T) {
 	r := brokenRequest("v", b.URL, nil)
 	mustFetch(t, p, r)
 	b.setRead(hang)
-	if err := p.Release(t.Context(), "v"); fault.Of(err) != fault.Timeout {
-		t.Errorf("a store that hangs: %v", err)
-	}
+	testkit.Fails(t, p.Release(t.Context(), "v"), fault.Timeout)
 	b.setRead(answering(204, ""))
 	if err := p.Release(t.Context(), "v"); err != nil {
 		t.Errorf("again: %v", err)
@@ -291,9 +285,7 @@ func TestRevocationSwitchedOff(t *testing.T) {
 // says so once for the role, and the driver tries the revocation.
 func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
+	w, _ := databaseWorld(t)
 	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_no_default_policy": true}))
 	c := &clock{}
 	var log bytes.Buffer

@@ -25,10 +25,8 @@ const dbObjects = `
 
 func TestSharedCredentials(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
+	w, pg := databaseWorld(t)
 	w.putShare(t, "v")
-	pg.Role(t, w.Server, "app", "1h", "24h")
 	p := newProvider(t, nil)
 	var requests []provider.Request
 	for range 6 {
@@ -277,9 +275,7 @@ func TestDueTokenIsUsedWhileVaultCannotRenewIt(t *testing.T) {
 // Vault token of the request.
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
+	w, _ := databaseWorld(t)
 	testkit.Must(t, w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
 	for path, objects := range map[string]string{
 		"database/creds/app": "- {objectName: user, secretPath: database/creds/app, secretKey: username}",

@@ -145,10 +145,8 @@ func TestLifetimeStaticRole(t *testing.T) {
 // that would live longer.
 func TestLifetimeBatchTokens(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
+	w, pg := databaseWorld(t)
 	w.putShare(t, "v")
-	pg.Role(t, w.Server, "app", "1h", "24h")
 	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_type": "batch", "token_ttl": "5s"}))
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, dbObjects)

@@ -161,9 +161,7 @@ func TestMetadataCheck(t *testing.T) {
 
 		testkit.Must(t, w.Write(t.Context(), "kv2/delete/"+tc.path, map[string]any{"versions": []int{2}}))
 		c.advance(2 * time.Minute)
-		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "was deleted") {
-			t.Errorf("a deleted secret: %v", err)
-		}
+		testkit.Failure(p.Fetch(t.Context(), r))(t, fault.NotFound, "was deleted")
 	}
 }
 

@@ -268,17 +268,10 @@ func TestRefusals(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := w.request(t, tc.pod, tc.params, tc.objects)
 			_, err := newProvider(t, nil).Fetch(t.Context(), r)
-			if fault.Of(err) != tc.want {
-				t.Errorf("reason %s, want %s: %v", fault.Of(err), tc.want, err)
-			}
 			if err == nil {
 				t.Fatal("no error")
 			}
-			for _, s := range tc.says {
-				if !strings.Contains(err.Error(), s) {
-					t.Errorf("the error does not say %q: %v", s, err)
-				}
-			}
+			testkit.Fails(t, err, tc.want, tc.says...)
 			if strings.Contains(err.Error(), markValue) || strings.Contains(err.Error(), r.Tokens["vault"].JWT.Reveal()) {
 				t.Errorf("the error gives something away: %v", err)
 			}
@@ -308,9 +301,7 @@ func TestOptional(t *testing.T) {
 	r2 := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/never, secretKey: k, optional: true}")
 	mustFetch(t, p, r2)
 	r3 := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/never, secretKey: k}")
-	if _, err := p.Fetch(t.Context(), r3); fault.Of(err) != fault.NotFound {
-		t.Errorf("a required object that is absent: %v", err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), r3))(t, fault.NotFound)
 }
 
 // TestTLS reads from a server that wants a client certificate.

@@ -90,10 +90,7 @@ func TestReasonOfALogin(t *testing.T) {
 	w.putShare(t, "v")
 	fails := func(r provider.Request, want fault.Reason, words string) {
 		t.Helper()
-		_, err := newProvider(t, nil).Fetch(t.Context(), r)
-		if fault.Of(err) != want || !strings.Contains(err.Error(), words) {
-			t.Errorf("%s, want %s: %v", fault.Of(err), want, err)
-		}
+		testkit.Failure(newProvider(t, nil).Fetch(t.Context(), r))(t, want, words)
 	}
 	r := w.request(t, w.pod("app"), nil, two)
 	fails(w.request(t, w.pod("stranger"), nil, two), fault.Denied, "service account name not authorized")

@@ -213,9 +213,7 @@ func TestNewestServiceAccountToken(t *testing.T) {
 	r.Fresh = true
 	mustFetch(t, p, r)
 	c.advance(2 * time.Minute)
-	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NoToken {
-		t.Errorf("an expired service account token: %v", err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), r))(t, fault.NoToken)
 }
 
 // TestLeaderGivesUp cancels the fetch that logs in for several: the others log in themselves.
@@ -238,9 +236,7 @@ func TestLeaderGivesUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := p.Fetch(ctx, brokenRequest("leader", b.URL, nil)); fault.Of(err) != fault.Canceled {
-			t.Errorf("the leader: %v", err)
-		}
+		testkit.Failure(p.Fetch(ctx, brokenRequest("leader", b.URL, nil)))(t, fault.Canceled)
 	})
 	<-first
 	for i := range waiters {
@@ -285,10 +281,8 @@ func TestClassEditAndBack(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart %t", restart), func(t *testing.T) {
 			t.Parallel()
-			w := ownWorld(t)
-			pg := newPostgres(t, w)
+			w, pg := databaseWorld(t)
 			w.putShare(t, "v")
-			pg.Role(t, w.Server, "app", "1h", "24h")
 			c := &clock{}
 			adjust := func(cfg *vault.Config) { cfg.Now = c.now }
 			p := newProvider(t, adjust)
@@ -358,9 +352,7 @@ func refusedBeside(t *testing.T, p *vault.Provider, first, second provider.Reque
 // the service account's pods are to share, and a role for one of its pods.
 func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
+	w, pg := databaseWorld(t)
 	pod := w.pod("app")
 	params := w.onePodRole(t, pod.Pod)
 	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"

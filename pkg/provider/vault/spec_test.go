@@ -470,7 +470,5 @@ func TestEndlessFile(t *testing.T) {
 	}
 	p := newProvider(t, func(c *vault.Config) { c.ClassFileDirs = []string{"/proc"} })
 	_, err := p.Fetch(t.Context(), brokenRequest("v", "https://127.0.0.1:1", map[string]string{"vaultCACertPath": "/proc/kmsg"}))
-	if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), `reading "/proc/kmsg" for spec.parameters.vaultCACertPath: `) {
-		t.Errorf("got %s: %v", fault.Of(err), err)
-	}
+	testkit.Fails(t, err, fault.InvalidClass, `reading "/proc/kmsg" for spec.parameters.vaultCACertPath: `)
 }

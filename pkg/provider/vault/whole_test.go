@@ -123,12 +123,8 @@ func TestWholeSecretMissing(t *testing.T) {
 	}
 	payload := testkit.Value(fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b], optional: true}"))(t)
 	wantFiles(t, payload, map[string]string{"a": "v"})
-	if _, err := fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b]}"); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `objects[0] "b"`) {
-		t.Errorf("a key that is missing: %v", err)
-	}
-	if _, err := fetch(`- {secretPath: kv1/forbidden, secretKeys: "*", optional: true}`); fault.Of(err) != fault.Denied {
-		t.Errorf("a denied secret: %v", err)
-	}
+	testkit.Failure(fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b]}"))(t, fault.NotFound, `objects[0] "b"`)
+	testkit.Failure(fetch(`- {secretPath: kv1/forbidden, secretKeys: "*", optional: true}`))(t, fault.Denied)
 }
 
 // TestWholeSecretUnfit has keys in the store that cannot be the name of a file, or that another object
@@ -184,9 +180,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 // TestWholeCredential: all keys of a credential have its one lease.
 func TestWholeCredential(t *testing.T) {
 	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
+	w, pg := databaseWorld(t)
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, `
 - {objectName: db, secretPath: database/creds/app, secretKeys: "*"}

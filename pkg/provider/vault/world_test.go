@@ -212,6 +212,15 @@ func under(c vaulttest.Counts, part string) (n int) {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
+// databaseWorld has a database engine of its own too, whose role app gives credentials for an hour.
+func databaseWorld(t *testing.T) (*world, *postgres.Server) {
+	t.Helper()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	return w, pg
+}
+
 // newPostgres starts a server for the test, with w's database engine on it and
 // a user for static roles.
 func newPostgres(t *testing.T, w *world) *postgres.Server {

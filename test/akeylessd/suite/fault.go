@@ -201,9 +201,7 @@ func denialRepeated(t *testing.T, o Options) {
 	w.Disturb(akeylessd.Disturbance{Path: "/get-secret-value", Status: 403, Body: `{"error":"Forbidden"}`})
 	for _, want := range []fault.Reason{fault.Unverified, fault.Denied} {
 		_, err := w.provider.Fetch(t.Context(), r)
-		if fault.Of(err) != want {
-			t.Errorf("%s, want %s: %v", fault.Of(err), want, err)
-		}
+		testkit.Fails(t, err, want)
 		w.clock.advance(fault.RetryAfter(err))
 	}
 }

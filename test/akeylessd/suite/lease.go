@@ -232,9 +232,7 @@ func pkiCertificates(t *testing.T, o Options) {
 	}
 	certificateOf(t, again, "tls.crt", "tls.key")
 	long := `[{secretPath: /app/issuer, fileName: x, secretType: pki, secretArgs: {commonName: x, ttl: 9999999}}]`
-	if err := w.refuse(w.request(w.pod("web"), k8s(long)), "ttl must be less"); fault.Of(err) != fault.Rejected {
-		t.Errorf("reason %s", fault.Of(err))
-	}
+	testkit.Fails(t, w.refuse(w.request(w.pod("web"), k8s(long)), "ttl must be less"), fault.Rejected)
 }
 
 // gatewayCache: an answer from the gateway's cache never counts as the version that was just
@@ -274,9 +272,7 @@ func loginNotFound(t *testing.T, o Options) {
 	wantFile(t, w.fetch(r), "a", "there")
 	w.withoutLogin()
 	w.clock.advance(3 * time.Minute)
-	if err := w.refuse(r, "logging in", "auth config"); fault.Of(err) != fault.Rejected {
-		t.Errorf("reason %s: %v", fault.Of(err), err)
-	}
+	testkit.Fails(t, w.refuse(r, "logging in", "auth config"), fault.Rejected)
 }
 
 // releaseWithoutLogin: a credential that cannot be revoked without a login is reported.
@@ -337,12 +333,8 @@ func releaseBeforeMade(t *testing.T, o Options) {
 			go func() { _, err := w.provider.Fetch(ctx, r); fetched <- err }()
 			<-made
 			cancel()
-			if err := <-fetched; fault.Of(err) != fault.Canceled {
-				t.Errorf("Fetch: %v", err)
-			}
-			if err := w.provider.Release(t.Context(), r.Volume); fault.Of(err) != fault.Timeout {
-				t.Errorf("Release: %v", err)
-			}
+			testkit.Fails(t, <-fetched, fault.Canceled)
+			testkit.Fails(t, w.provider.Release(t.Context(), r.Volume), fault.Timeout)
 			close(answer)
 			next(w, r)
 			testkit.Eventually(t, "what the producer made is revoked", func() bool { _, alive := w.Credentials(); return alive == 0 })

@@ -49,16 +49,12 @@ func loginTypes(t *testing.T, o Options) {
 	t.Run("no access key anywhere", func(t *testing.T) {
 		w := w.in(t)
 		err := w.refuse(w.request(w.pod("web"), map[string]string{"akeylessAccessID": keyID, "objects": objects}), "akeylessAccessKey", "nodePublishSecretRef")
-		if fault.Of(err) != fault.InvalidClass {
-			t.Errorf("reason %s", fault.Of(err))
-		}
+		testkit.Fails(t, err, fault.InvalidClass)
 	})
 	t.Run("wrong access key after the right one", func(t *testing.T) {
 		w := w.in(t)
 		r := w.request(w.pod("web"), map[string]string{"akeylessAccessID": keyID, "akeylessAccessKey": "another-key", "objects": objects})
-		if err := w.refuse(r, keyID); fault.Of(err) != fault.Denied {
-			t.Errorf("reason %s", fault.Of(err))
-		}
+		testkit.Fails(t, w.refuse(r, keyID), fault.Denied)
 	})
 }
 
@@ -141,9 +137,7 @@ func typesDetected(t *testing.T, o Options) {
 	// The next refresh notices an item that changed its type.
 	w.PutStatic("/app/r", "now static")
 	r.Fresh, r.Current = true, p.Versions
-	if err := w.partial(r, "/app/r"); fault.Of(err) != fault.Rejected {
-		t.Errorf("the read of an item that changed its type: %v", err)
-	}
+	testkit.Fails(t, w.partial(r, "/app/r"), fault.Rejected)
 	r.Class.Parameters["objects"] = `[{secretPath: /app/r, fileName: r}]`
 	wantFile(t, w.fetch(r), "r", "now static")
 }
@@ -325,9 +319,7 @@ func wholeSecrets(t *testing.T, o Options) {
 	w.wantFiles(p, want)
 
 	const text = `[{secretPath: /app/text, fileName: x, secretKeys: "*", secretType: static}]`
-	if err := w.refuse(w.request(w.pod("web"), k8s(text)), `objects[0] "x/*"`, "/app/text has no keys"); fault.Of(err) != fault.NotFound {
-		t.Errorf("reason %s", fault.Of(err))
-	}
+	testkit.Fails(t, w.refuse(w.request(w.pod("web"), k8s(text)), `objects[0] "x/*"`, "/app/text has no keys"), fault.NotFound)
 }
 
 const tried = `

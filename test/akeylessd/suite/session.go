@@ -141,9 +141,7 @@ func missingToken(t *testing.T, o Options) {
 	r := w.request(w.pod("web"), k8s(oneObject))
 	good := r.Tokens
 	r.Tokens = identity.Tokens{"vault": good[audience]}
-	if err := w.refuse(r, `"akeyless"`, "tokenRequests"); fault.Of(err) != fault.NoToken {
-		t.Errorf("reason %s", fault.Of(err))
-	}
+	testkit.Fails(t, w.refuse(r, `"akeyless"`, "tokenRequests"), fault.NoToken)
 	r.Tokens = good
 	w.fetch(r)
 	// A volume that is logged in needs no service account token for a while.
