@@ -17,7 +17,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
-	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/pkg/volume/limits"
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
@@ -94,7 +93,7 @@ func newPublish(m *Manager, q Request, before *Record, found target.Content) *ru
 		if found != target.Nothing {
 			return nil
 		}
-		err := m.targets().Mount(r.rec.Target, r.mountOptions(c))
+		err := m.targets().Mount(r.rec.Target, r.m.mountOptions(&r.rec.Request, c))
 		r.mounted = err == nil
 		return err
 	}
@@ -108,7 +107,7 @@ func newRefresh(m *Manager, before *Record, fresh bool) *run {
 	mountedBy := rec.LastClass // whose limits the mount has
 	r.prepare = func(c *class.Class) error {
 		resize := mountedBy != nil && c.ResourceVersion != mountedBy.ResourceVersion
-		err := m.targets().Check(r.rec.Target, r.rec.Class, r.mountOptions(c), resize)
+		err := m.targets().Check(r.rec.Target, r.rec.Class, r.m.mountOptions(&r.rec.Request, c), resize)
 		if err == nil {
 			mountedBy = c
 		}
@@ -279,7 +278,7 @@ func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File
 // class with an interval that the operator allows.
 func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 	c, warning := r.m.WithFloor(c)
-	r.class, r.rendering = c, nil
+	r.class = c
 	source, err := r.m.Providers.Get(c.Provider)
 	if err != nil {
 		return nil, nil, err
@@ -288,7 +287,7 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 		return nil, nil, fault.New(fault.InvalidClass, "spec.provider cannot change under a running pod: restart it").
 			WithHint("its files are of provider %q, and the class now names %q", own, c.Provider)
 	}
-	r.warnings, err = r.m.reviewer.review(r, c, source)
+	r.rendering, r.warnings, err = r.m.reviewer.review(r.rec, c, source)
 	if warning != "" {
 		r.warnings = append(r.warnings, warning)
 	}
@@ -296,28 +295,9 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 		err = r.m.CheckCeilings(c)
 	}
 	if err == nil {
-		err = r.expectRoom(c)
+		err = expectRoom(r.m, r.rec, c)
 	}
 	return c, source, err
-}
-
-// expectRoom refuses a run whose payload would not fit, before the store is asked. For a
-// new volume it expects the size of the smallest payload of the class. A live volume has
-// its room, except one that exceeds limits which are lower since a restart; such a volume
-// waits, unless its credentials must be renewed.
-func (r *run) expectRoom(c *class.Class) error {
-	size := r.rec.Size
-	switch {
-	case !r.rec.published():
-		size = max(size, leastSize(r.m.all(), c))
-	case len(r.rec.Ends) > 0:
-		return nil
-	}
-	return r.m.memory.Expect(r.rec.Owner(), size)
-}
-
-func (r *run) mountOptions(c *class.Class) tmpfs.Options {
-	return r.m.MountOptions(c, r.rec.GID, r.rec.SELinuxContext)
 }
 
 // useProvider records the provider of a new volume. It cancels a pending revocation
@@ -363,7 +343,7 @@ func (r *run) watchSlow(source provider.Provider) (end func()) {
 func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provider, ready func() error) (*provider.Payload, time.Time, error) {
 	trail := &provider.Trail{}
 	q := r.request(c)
-	q.Stager = r.m.targets().Stager(r.rec.ID, r.rec.Target, r.mountOptions(c), ready)
+	q.Stager = r.m.targets().Stager(r.rec.ID, r.rec.Target, r.m.mountOptions(&r.rec.Request, c), ready)
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), q)
 	r.asked, r.accesses = trail.IDs(), trail.Accesses()
 	if err == nil && payload.Partial != nil && (!r.rec.published() || r.mustEmpty(c, payload.Partial)) {
@@ -419,7 +399,7 @@ func (r *run) empty(err error, ready func() error) error {
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
-	r.use(limits.CostOf(nil), changed)
+	r.rec.Size = r.m.memory.Use(r.rec.Owner(), r.rec.Size, limits.CostOf(nil), changed)
 	r.changed, r.emptied, r.rec.Versions, r.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
@@ -435,14 +415,8 @@ func (r *run) write(files []atomicdir.File) error {
 		undo()
 		return err
 	}
-	r.use(size, r.changed)
+	r.rec.Size = r.m.memory.Use(r.rec.Owner(), r.rec.Size, size, r.changed)
 	return nil
-}
-
-// use charges for the payload that the volume has now.
-func (r *run) use(size int64, changed bool) {
-	r.m.memory.Use(r.rec.Owner(), r.rec.Size, size, changed)
-	r.rec.Size = size
 }
 
 // setWritten updates the record after the payload is in the volume.

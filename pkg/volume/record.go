@@ -84,16 +84,17 @@ func (p *Progress) MapMoments(replace func(time.Time) time.Time) {
 func (p *Progress) published() bool { return !p.PublishedAt.IsZero() }
 
 // setFailed records a failed refresh, and when to try again: in time for the credentials
-// in the volume, which the failed run may have renewed.
-func (p *Progress) setFailed(w *run, err error) {
+// in the volume, which the failed run may have renewed. refreshAt is the provider's wish for
+// what was written, if anything was. volumes is the number on this node.
+func (p *Progress) setFailed(err error, written bool, refreshAt time.Time, volumes int) {
 	now := time.Now()
 	p.Failures++
 	p.LastFailure, p.LastReason, p.FailedAt = err.Error(), fault.Of(err), now
-	endsDue := w.refreshAt
-	if !w.written {
+	endsDue := refreshAt
+	if !written {
 		endsDue = credentialsDue(now, p.EndsDueAt, p.Ends)
 	}
-	p.DueAt = capDue(retryDue(now, p.Failures, p.Interval, err, w.m.Count(), chance()), now, endsDue)
+	p.DueAt = capDue(retryDue(now, p.Failures, p.Interval, err, volumes, chance()), now, endsDue)
 }
 
 // madeBy reports whether that version of the class made the payload.

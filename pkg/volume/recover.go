@@ -2,9 +2,6 @@ package volume
 
 import (
 	"errors"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -95,45 +92,4 @@ func (m *Manager) recoverRevocation(rec *Record) {
 	}
 	m.importState(rec)
 	m.revoker.add(rec)
-}
-
-// saveLeaving records that a volume is gone. If that fails, the next process finds the
-// record of the live volume, and no mount.
-func (c *Config) saveLeaving(rec *Record) {
-	if err := c.Store.Leave(rec); err != nil {
-		c.Logger.Error("saving a volume's record", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
-	}
-}
-
-// lostRecords has the files of records that could not be read, by RecordKey, until
-// kubelet publishes their volumes again.
-type lostRecords struct {
-	mu    sync.Mutex
-	files map[string]string
-}
-
-func (l *lostRecords) add(bad BadRecord) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.files[bad.Key] = bad.File
-}
-
-// take returns and removes the file of a volume's record; empty for none.
-func (l *lostRecords) take(id string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.files) == 0 {
-		return ""
-	}
-	key := RecordKey(id)
-	file := l.files[key]
-	delete(l.files, key)
-	return file
-}
-
-// list returns the files, in no order.
-func (l *lostRecords) list() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Collect(maps.Values(l.files))
 }

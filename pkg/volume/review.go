@@ -34,34 +34,34 @@ type validation struct {
 	err      error
 }
 
-// review checks a class before the store is asked, and returns the warnings. An
+// review checks a class before the store is asked, and returns the warnings, and the
+// rendering if it has prepared one. An
 // unknown name that is near to a known one is an error: the setting that its author
 // meant has no effect, so a file may contain or allow more than the author thinks.
 // Any other unknown name is a warning, or an error with strict. review never refuses
 // the class of the last payload: the credentials of a live volume must not expire
 // because of a mistake that was accepted before.
-func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]string, error) {
-	warnings := slices.Concat(c.Suspects, c.Warnings, v.notFollowed(c), notRead(r.rec.Ignored))
-	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
-		return warnings, nil
+func (v *reviewer) review(rec *Record, c *class.Class, source provider.Provider) (_ Rendering, warnings []string, err error) {
+	warnings = slices.Concat(c.Suspects, c.Warnings, v.notFollowed(c), notRead(rec.Ignored))
+	if rec.published() && rec.LastClass != nil && sameVersion(rec.LastClass, c) {
+		return nil, warnings, nil
 	}
-	rendering, made, err := v.Renderer.Prepare(r.rec.ID, c)
+	rendering, made, err := v.Renderer.Prepare(rec.ID, c)
 	if warnings = slices.Concat(warnings, made); err != nil {
-		return warnings, err
+		return nil, warnings, err
 	}
-	r.rendering = rendering
 	if validator, ok := source.(provider.Validator); ok {
 		found := v.validate(c, validator)
 		warnings = slices.Concat(warnings, found.warnings)
 		if err := errors.Join(found.err, class.Suspected(c.Suspects)); err != nil {
-			return warnings, err
+			return nil, warnings, err
 		}
 	}
 	if (c.Strict || v.Strict) && len(warnings) > 0 {
-		return warnings, fault.New(fault.InvalidClass, "%s", strings.Join(first(distinct(warnings), maxWarnings), "; ")).
+		return nil, warnings, fault.New(fault.InvalidClass, "%s", strings.Join(first(distinct(warnings), maxWarnings), "; ")).
 			WithHint("strict makes errors of warnings: correct the class, or set spec.parameters.%s to \"false\" where the operator allows that", class.StrictKey)
 	}
-	return warnings, nil
+	return rendering, warnings, nil
 }
 
 func (v *reviewer) validate(c *class.Class, by provider.Validator) validation {

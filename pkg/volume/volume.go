@@ -221,7 +221,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	// 4. Set the time of the next refresh, and save the record.
 	if err != nil {
 		v.retryFresh = fresh && !w.written
-		rec.setFailed(w, err)
+		rec.setFailed(err, w.written, w.refreshAt, v.m.Count())
 		v.m.exportState(rec)
 	} else {
 		rec.Failures, rec.LastFailure, rec.LastReason, rec.FailedAt = 0, "", "", time.Time{}

@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -41,7 +43,7 @@ func (i *issuer) result(ctx context.Context, r *Request) Result {
 // credential calls advance once for all volumes that want the credential. With a Detacher,
 // advance continues if the caller's context ends, and the volume's release waits for it.
 func (i *issuer) credential(ctx context.Context, r *Request) (*Credential, error) {
-	if _, detached := i.run.session.(Detacher); !detached {
+	if _, ok := i.run.session.(Detacher); !ok {
 		c, _, err := i.set.issues.Do(ctx, r.ID, i.run.now, time.Time{}, func() (*Credential, error) { return i.advance(ctx, r) })
 		return c, err
 	}
@@ -52,7 +54,7 @@ func (i *issuer) credential(ctx context.Context, r *Request) (*Credential, error
 		return c, err
 	})
 	if err != nil {
-		i.run.volume.await(ended)
+		i.run.volume.detached.add(ended)
 	}
 	return c, err
 }
@@ -267,4 +269,41 @@ func (f *run) keepSuperseded(ctx context.Context) {
 			f.engine.config.Logger.Debug("a lease of before the class's edit was not renewed", logkey.Volume, f.request.Volume, logkey.Error, err)
 		}
 	}
+}
+
+// detached has a channel for each issue of a volume that continues without a caller. The
+// channel is closed at its end. The zero value has none.
+type detached struct {
+	mu      sync.Mutex
+	running []<-chan struct{}
+}
+
+func (d *detached) add(ended <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = append(slices.DeleteFunc(d.running, isClosed), ended)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end of all issues.
+func (d *detached) wait(ctx context.Context) error {
+	d.mu.Lock()
+	running := slices.Clone(d.running)
+	d.mu.Unlock()
+	for _, c := range running {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "the store still works on a credential for the volume, which is revoked once it is there: %w", fault.Ended(ctx))
+		}
+	}
+	return nil
 }

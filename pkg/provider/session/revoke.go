@@ -21,7 +21,7 @@ func (e *Engine) Release(ctx context.Context, id string) error {
 	defer cancel()
 	e.specs.Leave(id)
 	return e.volumes.release(ctx, id, func(v *volume) ([]Revocation, error) {
-		if err := v.issued(ctx); err != nil {
+		if err := v.detached.wait(ctx); err != nil {
 			return nil, err
 		}
 		state, list := v.now(), v.finish()

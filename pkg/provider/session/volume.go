@@ -137,6 +137,8 @@ type volume struct {
 	// doubts has the refusals that are not certain yet: the time of the first one, by the id
 	// of the request.
 	doubts bounded.Map[string, time.Time]
+	// detached has the issues that continue without a caller.
+	detached detached
 	// inFiles has the requests whose answers are in the files.
 	inFiles map[string]bool
 
@@ -148,9 +150,6 @@ type volume struct {
 	superseded *identityState
 	// revocations are of earlier identities and logins.
 	revocations []Revocation
-	// issuing has a channel for each issue that continues without a caller. The
-	// channel is closed at its end.
-	issuing []<-chan struct{}
 }
 
 func newVolume(id, namespace string, g *groups) *volume {
@@ -342,34 +341,3 @@ func (v *volume) takeSuperseded() *identityState {
 
 // endSuperseded drops the superseded identity, after the files are of the new one.
 func (v *volume) endSuperseded() { v.giveUp(v.takeSuperseded()) }
-
-// await records an issue that continues without a caller.
-func (v *volume) await(ended <-chan struct{}) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.issuing = append(slices.DeleteFunc(v.issuing, isClosed), ended)
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// issued waits for the end of all issues.
-func (v *volume) issued(ctx context.Context) error {
-	v.mu.Lock()
-	issuing := slices.Clone(v.issuing)
-	v.mu.Unlock()
-	for _, c := range issuing {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			return fault.New(fault.Timeout, "the store still works on a credential for the volume, which is revoked once it is there: %w", fault.Ended(ctx))
-		}
-	}
-	return nil
-}

@@ -134,14 +134,15 @@ func (m *Memory) Reserve(o budget.Owner, old, size int64) (undo func(), err erro
 	return func() { charge.Set(before) }, nil
 }
 
-// Use charges for the content of the volume after a write. If the write changed nothing,
-// the volume has one payload only.
-func (m *Memory) Use(o budget.Owner, old, size int64, changed bool) {
+// Use charges for the content of the volume after a write, and returns its size. If the
+// write changed nothing, the volume has one payload only.
+func (m *Memory) Use(o budget.Owner, old, size int64, changed bool) int64 {
 	if charge := m.chargeOf(o); changed {
 		charge.Set(size + max(size, old))
 	} else {
 		charge.Set(2 * size)
 	}
+	return size
 }
 
 func noRoom(size int64, err error) error {
