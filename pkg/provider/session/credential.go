@@ -172,9 +172,16 @@ func (s *credentials) supersede(c *Credential) {
 	}
 }
 
-// retain drops credentials of requests that are not wanted any more, and replaced ones
-// that have expired. The leases of dropped credentials are not renewed, so they expire.
-func (s *credentials) retain(wanted map[string]bool, now time.Time) {
+// prune drops replaced credentials that have expired.
+func (s *credentials) prune(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replaced = slices.DeleteFunc(s.replaced, func(r Revocation) bool { return !r.alive(now) })
+}
+
+// retain drops credentials of requests that are not wanted any more. Their leases are not
+// renewed, so they expire.
+func (s *credentials) retain(wanted map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, c := range s.byID {
@@ -184,7 +191,6 @@ func (s *credentials) retain(wanted map[string]bool, now time.Time) {
 		}
 	}
 	s.account()
-	s.replaced = slices.DeleteFunc(s.replaced, func(r Revocation) bool { return !r.alive(now) })
 }
 
 // all returns the credentials, in no order.

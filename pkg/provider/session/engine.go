@@ -69,7 +69,7 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 	// fails, so that the next call issues no second one.
 	f.volume.prune(f.began)
 	if !r.Upkeep {
-		f.volume.retain(f.spec, f.began)
+		f.volume.retain(f.spec)
 	}
 	results := f.obtain(ctx)
 	// 4. If requests failed, use the volume's last good answers instead. If there are

@@ -74,7 +74,7 @@ func (f *run) answered() {
 	f.volume.answered(f.spec)
 	if !f.request.Upkeep {
 		f.volume.inFiles = f.spec.ids()
-		f.volume.retain(f.spec, f.began)
+		f.volume.retain(f.spec)
 	}
 }
 

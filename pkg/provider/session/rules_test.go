@@ -311,7 +311,7 @@ type issuing struct {
 
 func (s *issuing) Parse(c *class.Class) (*Spec, error) {
 	q := &Request{ID: "a", Name: "a", Keys: []string{""}}
-	return &Spec{Class: c.Ref, Login: host("h"), Objects: []*Object{{Name: "a", Request: q}}, Requests: []*Request{q}, Interval: 24 * time.Hour}, nil
+	return &Spec{Class: c.Ref, Login: host("h"), Objects: []*Object{{Name: "a", Request: q}}, Requests: []*Request{q}, Interval: 24 * time.Hour, Scope: c.CredentialScope}, nil
 }
 
 func (s *issuing) Identify(*Spec, Bearer, identity.Claims) Identity {
@@ -371,6 +371,28 @@ func TestPaceOfCredentials(t *testing.T) {
 			}
 			if due := after(want * time.Duration(step.issued)); step.at%want != 0 && !p.RefreshAt.Equal(due) {
 				t.Errorf("a credential of %s: to be looked at after %s, want %s", life, p.RefreshAt.Sub(epoch), due.Sub(epoch))
+			}
+		}
+	}
+}
+
+// The state of a volume has no credentials that have expired, whoever shares them.
+func TestExpiredCredentialsAreForgotten(t *testing.T) {
+	for _, scope := range []class.CredentialScope{class.ScopePod, class.ScopeServiceAccount} {
+		store := &issuing{life: time.Hour, now: epoch}
+		settings := endpoint.Settings{Now: func() time.Time { return store.now }, Jitter: func() float64 { return 0 }}
+		testkit.Must(t, settings.Complete())
+		e := New(&settings, nil, store)
+		r := provider.Request{Volume: "v", Class: &class.Class{CredentialScope: scope}}
+		most := 0
+		for i := range 100 {
+			store.now = after(time.Duration(i) * time.Hour)
+			r.Current = testkit.Value(e.Fetch(t.Context(), r))(t).Versions
+			size := e.Export("v").Len()
+			if i < 5 {
+				most = max(most, size+50)
+			} else if size > most {
+				t.Fatalf("scope %s: after %d credentials the state has %d bytes, more than %d", scope, store.issued, size, most)
 			}
 		}
 	}

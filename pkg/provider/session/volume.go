@@ -197,18 +197,21 @@ func (v *volume) answered(s *Spec) {
 }
 
 // retain drops answers and credentials that neither the class nor the files need.
-func (v *volume) retain(s *Spec, now time.Time) {
+func (v *volume) retain(s *Spec) {
 	wanted := s.ids()
 	for id := range v.inFiles {
 		wanted[id] = true
 	}
 	state := v.now()
-	state.credentials.retain(wanted, now)
+	state.credentials.retain(wanted)
 	state.readings.Retain(wanted)
 }
 
-// prune drops revocations of what has expired.
+// prune drops revocations of what has expired, the volume's and its group's.
 func (v *volume) prune(now time.Time) {
+	state := v.now()
+	state.credentials.prune(now)
+	state.group.credentials.prune(now)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.revocations = slices.DeleteFunc(v.revocations, func(r Revocation) bool { return !r.alive(now) })
