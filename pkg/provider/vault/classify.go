@@ -8,35 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/bounded"
-	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// kinds remembers the kinds of answers.
-type kinds struct {
-	known bounded.Map[requestKey, session.Kind]
-}
-
-// requestKey identifies a request whose kind is remembered.
-type requestKey struct {
-	target       endpoint.Target
-	namespace    string
-	method, path string
-}
-
-func (k *kinds) of(l login, r *request) (session.Kind, bool) {
-	return k.known.Get(requestKey{l.Target, l.Namespace, r.method, r.path})
-}
-
-func (k *kinds) learn(l login, method, path string, kind session.Kind) {
-	k.known.Set(requestKey{l.Target, l.Namespace, method, path}, kind)
-}
-
-// classify returns the kind of an answer, and its end or announced change if the kind has
-// one. Secrets of a KV engine are polled, whatever they contain.
-func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.Time) {
+// classify returns the kind of the answer to a request, and its end or announced change if
+// the kind has one. Secrets of a KV engine are polled, whatever they contain.
+func classify(method, path string, a *session.Answer, at time.Time) (session.Kind, time.Time) {
 	if a.LeaseID != "" {
 		return session.Leased, at.Add(a.Duration)
 	}
@@ -44,16 +22,16 @@ func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.T
 		return session.Polled, time.Time{}
 	}
 	data := params.Member(a.Body, "data")
-	if rotation(r, data) {
+	if rotation(path, data) {
 		return session.Static, at.Add(secondsIn(data, "ttl"))
 	}
-	if r.method == http.MethodGet && !isMade(r, a, data) && (a.Duration <= 0 || a.Type == "") {
+	if method == http.MethodGet && !isMade(path, a, data) && (a.Duration <= 0 || a.Type == "") {
 		return session.Polled, time.Time{}
 	}
 	if end := lifetime(a, data, at); !end.IsZero() {
 		return session.Certificate, end
 	}
-	if r.method == http.MethodGet || !isNull(data) && !params.IsObject(data) {
+	if method == http.MethodGet || !isNull(data) && !params.IsObject(data) {
 		return session.Polled, time.Time{}
 	}
 	return session.Once, time.Time{}
@@ -61,9 +39,9 @@ func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.T
 
 // rotation reports whether an answer is that of a static role, whose password changes at a
 // time that Vault names.
-func rotation(r *request, data []byte) bool {
+func rotation(path string, data []byte) bool {
 	return !isNull(params.Member(data, "ttl")) &&
-		(!isNull(params.Member(data, "last_vault_rotation")) || strings.Contains(r.path, "/static-cred"))
+		(!isNull(params.Member(data, "last_vault_rotation")) || strings.Contains(path, "/static-cred"))
 }
 
 // overdue reports whether a static role has not made an announced change, and returns the
@@ -99,12 +77,12 @@ func lastRotation(a *session.Answer) (at time.Time) {
 // the engine (OpenBao, Vault before 1.17) may have answered from KV version 1, whose
 // secrets may have any keys. Such an answer always has a lease_duration, and other answers
 // without a lease do not.
-func isMade(r *request, a *session.Answer, data []byte) bool {
+func isMade(path string, a *session.Answer, data []byte) bool {
 	if !isNull(params.Member(data, "certificate")) {
 		return !isNull(params.Member(data, "serial_number")) && !isNull(params.Member(data, "expiration"))
 	}
 	if a.Type == "" && a.Duration > 0 {
-		return strings.Contains("/"+r.path, "/identity/oidc/token/")
+		return strings.Contains("/"+path, "/identity/oidc/token/")
 	}
 	for _, name := range []string{"token", "access_token", "id_token", "session_token", "security_token", "secret_key", "private_key", "private_key_data", "password", "secret_id", "signed_key", "client_secret"} {
 		if !isNull(params.Member(data, name)) {
@@ -139,9 +117,8 @@ func lifetime(a *session.Answer, data []byte, at time.Time) time.Time {
 	if a.Duration > 0 {
 		return at.Add(a.Duration)
 	}
-	var auth authInfo
-	if readMember(a.Body, "auth", &auth) && auth.ttl() > 0 {
-		return at.Add(auth.ttl())
+	if life := secondsIn(params.Member(a.Body, "auth"), "lease_duration"); life > 0 {
+		return at.Add(life)
 	}
 	return time.Time{}
 }

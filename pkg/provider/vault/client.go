@@ -28,18 +28,17 @@ const (
 // client sends requests: through one API client for all endpoints, with its own rule for
 // redirects.
 type client struct {
-	config   *Config
 	requests endpoint.Client
 	api      *api.Client
 }
 
 // newClient builds the API client once. Its constructor reads the VAULT_* variables of the
 // process, so newClient removes their effects.
-func newClient(c *Config, pool *endpoint.Pool) (*client, error) {
+func newClient(requests endpoint.Client) (*client, error) {
 	settings := &api.Config{
 		Address: "http://unused.invalid",
 		HttpClient: &http.Client{
-			Transport:     dispatcher{c.MaxResponseBytes},
+			Transport:     dispatcher{requests.Settings.MaxResponseBytes},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
@@ -52,7 +51,7 @@ func newClient(c *Config, pool *endpoint.Pool) (*client, error) {
 	a.ClearToken()
 	a.SetHeaders(http.Header{})
 	a.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{config: c, requests: endpoint.Client{Settings: &c.Settings, Pool: pool}, api: a}, nil
+	return &client{requests: requests, api: a}, nil
 }
 
 // call is one request. The namespace is that of its Caller.
@@ -72,11 +71,9 @@ type call struct {
 // complete returns the call with what is the same for every request.
 func (c *client) complete(k call) endpoint.Call {
 	k.Send = func(ctx context.Context, e *endpoint.Endpoint) (*http.Response, error) { return c.exchange(ctx, e, k) }
-	k.Refusal = func(e *endpoint.Endpoint, r *endpoint.Reply) error { return refusal(e, k, r) }
-	k.Repeat = func(r *endpoint.Reply) bool {
-		return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.Issues || untouched(r.Status))
-	}
-	k.Outcome = func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) }
+	k.Refusal = func(e *endpoint.Endpoint, r *endpoint.Reply) error { return refusal(e, r, k.renews, k.secrets) }
+	k.Repeat = func(r *endpoint.Reply) bool { return mayRepeat(r, k.renews, k.Issues) }
+	k.Outcome = func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(r, failure, k.renews) }
 	k.Scrub = func(words string) string { return scrub(words, k.secrets) }
 	return k.Call
 }
@@ -108,7 +105,7 @@ func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, 
 		}
 		r.Headers = http.Header{
 			api.RequestHeaderName: {"true"},
-			"User-Agent":          {c.config.UserAgent},
+			"User-Agent":          {c.requests.Settings.UserAgent},
 		}
 		if k.Caller.Namespace != "" {
 			r.Headers.Set(api.NamespaceHeaderName, k.Caller.Namespace)

@@ -7,15 +7,15 @@
 // form of a request. Its files:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
-//	request                 one request of a class, and the rights that it needs
+//	request                 one request of a class
+//	needs, try              the rights that a class needs, and whether a pod has them
 //	client, judge, words    requests, redirects to the active node, the meaning of answers
-//	login                   the login request, and what the answer proves
+//	login, token            the login request, and what the answer proves
 //	read                    a read, its answer, and hints for failures
 //	kv                      KV version 2: its paths, and checks of versions
 //	classify                the kind of an answer, and its lifetime
 //	renew                   tokens and leases: renew, look up, revoke
-//	answer                  the values of the answers
-//	try                     the rights that a class needs, and whether a pod has them
+//	answer, bare            the values of the answers, also of those without Vault's envelope
 //
 // # Sharing
 //

@@ -27,7 +27,8 @@ func FuzzObjects(f *testing.F) {
 	p := testkit.Value(New(Config{Name: NameVault}))(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
-		listed, objects := p.newObjects(set)
+		listed := set.Objects(keyObjects)
+		objects := newObjects(listed, p.config.MinInterval)
 		s := session.NewSpec(&class.Class{}, set, &p.config.Settings, fieldName, listed, objects)
 		if len(set.Errs) > 0 {
 			for _, e := range set.Errs {
@@ -93,7 +94,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		for _, method := range []string{"GET", "POST"} {
 			r := &request{method: method, path: "database/static-creds/a"}
-			is, end := classify(r, a, now)
+			is, end := classify(r.method, r.path, a, now)
 			due := session.DueAt(is, now, end, time.Minute, false, 0.5)
 			if is != session.Static && is != session.Once && due.Before(now) {
 				t.Errorf("kind %d ending at %s is due at %s, before it was had", is, end, due)

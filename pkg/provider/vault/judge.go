@@ -9,17 +9,18 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // refusal returns the error for an answer with a status other than 2xx. It quotes an answer
 // only if it is Vault's own: any other text may contain anything.
-func refusal(e *endpoint.Endpoint, k call, r *endpoint.Reply) error {
+func refusal(e *endpoint.Endpoint, r *endpoint.Reply, renews bool, secrets []secret.String) error {
 	v := verdictOf(r)
 	reason := reasonOfStatus(r.Status, v)
-	if refusedRenewal(k, r) {
+	if renews && refusedRenewal(r) {
 		reason = fault.Rejected
 	}
-	return r.Refused(e, reason, scrub(v.words, k.secrets)).WithHint("%s", cmp.Or(hintOfStatus(r.Status, v.words), v.hint))
+	return r.Refused(e, reason, scrub(v.words, secrets)).WithHint("%s", cmp.Or(hintOfStatus(r.Status, v.words), v.hint))
 }
 
 // The statuses of Vault's replicas. No other server uses them.
@@ -82,9 +83,9 @@ func hintOfStatus(status int, words string) string {
 }
 
 // outcomeOf returns what an answer means for the circuit breaker.
-func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
+func outcomeOf(r *endpoint.Reply, failure error, renews bool) endpoint.Outcome {
 	switch {
-	case refusedRenewal(k, r):
+	case renews && refusedRenewal(r):
 		return endpoint.LocalFailure
 	case r.Status == http.StatusInternalServerError && json.Valid(r.Body):
 		return endpoint.BrokenPath
@@ -98,10 +99,16 @@ func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	return endpoint.Unanswered // of a proxy, and perhaps for this path only
 }
 
-// refusedRenewal reports whether Vault refuses a renewal, which it does with status 500,
-// such as "past the max TTL, cannot renew".
-func refusedRenewal(k call, r *endpoint.Reply) bool {
-	return k.renews && r.Status == http.StatusInternalServerError && json.Valid(r.Body)
+// refusedRenewal reports whether the answer to a renewal is a refusal, which has status 500 at
+// Vault, such as "past the max TTL, cannot renew".
+func refusedRenewal(r *endpoint.Reply) bool {
+	return r.Status == http.StatusInternalServerError && json.Valid(r.Body)
+}
+
+// mayRepeat reports whether to send a request once more after the answer. One that may create a
+// credential must have had no effect.
+func mayRepeat(r *endpoint.Reply, renews, issues bool) bool {
+	return mayPass(r.Status) && !(renews && refusedRenewal(r)) && (!issues || untouched(r.Status))
 }
 
 // mayPass reports whether the same request may soon succeed.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,9 +153,9 @@ func older(v, o session.Revision) bool {
 	return err == nil && oerr == nil && !at.After(before)
 }
 
-// withData returns the path of a secret of a KV version 2 engine.
+// withData adds the hint that the path of a secret of a KV version 2 engine has data/.
 func (c *conn) withData(err *fault.Error, path string) error {
-	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.Role)
+	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and %s", path, c.mustGrant("read", "that path"))
 }
 
 // kvPath returns the path that was meant if a secret of a KV version 2 engine was
@@ -213,4 +215,35 @@ func (c *conn) mountOf(ctx context.Context, t *session.Token, r *request) (m mou
 	m = mounted{body.Data.Path, body.Data.Type == "kv" && body.Data.Options["version"] == "2"}
 	facts.Set(key, m)
 	return m, m.path != ""
+}
+
+// mayLackData reports whether a request may be for a secret of a KV version 2 engine with
+// a path without data/.
+func (r *request) mayLackData() bool {
+	elements := strings.Split(r.path, "/")
+	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || r.looksLeased() {
+		return false
+	}
+	return !slices.Contains([]string{"auth", "sys", "identity", "cubbyhole"}, elements[0])
+}
+
+// withData returns the path that was meant if the engine's mount has one element; empty if
+// the path has data already.
+func (r *request) withData() string {
+	elements := strings.Split(r.path, "/")
+	if slices.Contains(elements, "data") {
+		return ""
+	}
+	return elements[0] + "/data/" + strings.Join(elements[1:], "/")
+}
+
+// metadataPath returns the path of a secret's versions in KV v2. It is empty if an object
+// needs more than the data, if the class asks for a version, or if it is unclear which
+// part of the path is the mount.
+func metadataPath(of *session.Request) (string, bool) {
+	r := queryOf(of)
+	if of.Whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
+		return "", false
+	}
+	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
 }

@@ -43,7 +43,7 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	grant := info.grant()
 	grant.At = reply.From
 	t = session.NewToken(l, grant, c.Now(), c.Jitter())
-	if byCertificate(info, l) && !c.client.config.AllowCertAuth {
+	if byCertificate(info, l) && !s.allowCertAuth {
 		left, err := c.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(c.explainLogin(err))
 	}

@@ -30,12 +30,12 @@ func objectFields() []string {
 	return append([]string{fieldName, fieldPath, fieldMethod, fieldArgs, fieldInterval}, params.ObjectFields()...)
 }
 
-// newObjects reads the list, and the request of each object.
-func (p *Provider) newObjects(set *params.Set) (listed []params.Object, objects []*session.Object) {
-	listed = set.Objects(keyObjects)
-	objects = make([]*session.Object, len(listed))
+// newObjects reads the listed objects, and the request of each; least is the shortest interval that
+// the operator allows.
+func newObjects(listed []params.Object, least time.Duration) []*session.Object {
+	objects := make([]*session.Object, len(listed))
 	for i := range listed {
-		objects[i] = newObject(&listed[i], p.config.MinInterval)
+		objects[i] = newObject(&listed[i], least)
 	}
 	shareArguments(listed, objects)
 	for _, o := range objects {
@@ -43,10 +43,9 @@ func (p *Provider) newObjects(set *params.Set) (listed []params.Object, objects 
 		q.finish()
 		o.Request.ID, o.Request.Name = q.id(), q.String()
 	}
-	return listed, objects
+	return objects
 }
 
-// newObject reads an object; least is the shortest interval that the operator allows.
 func newObject(raw *params.Object, least time.Duration) *session.Object {
 	o, q := session.ReadObject(raw), &request{method: http.MethodGet}
 	o.Request = &session.Request{Query: q}

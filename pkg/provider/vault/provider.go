@@ -44,7 +44,7 @@ func New(c Config) (*Provider, error) {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	p.Engine = session.New(&p.config.Settings, pool, p)
-	p.client, err = newClient(&p.config, pool)
+	p.client, err = newClient(endpoint.Client{Settings: &p.config.Settings, Pool: pool})
 	return p, err
 }
 

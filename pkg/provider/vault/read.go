@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,7 +115,7 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 			WithHint("%s", hintOfForeign(reply.Status))
 	}
 	// 3. Find its kind and lifetime.
-	is, end := classify(q, a, at)
+	is, end := classify(q.method, q.path, a, at)
 	// 4. Keep only the needed keys of a large answer.
 	keys, whole := c.Caller.Keys(r, is)
 	if a, err = keep(a, keys, whole, session.Room(reply)); err != nil {
@@ -144,14 +145,15 @@ func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, re
 		if r.method != http.MethodGet {
 			capability = "update"
 		}
+		grant := c.mustGrant(capability, strconv.Quote(r.path))
 		known, maybe := c.kvPath(ctx, t, r)
 		switch {
 		case known != "":
 			return c.withData(out, known)
 		case maybe != "":
-			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", c.login.Role, capability, r.path, maybe)
+			return out.WithHint("%s; if a KV engine of version 2 is mounted there, secretPath must be %q", grant, maybe)
 		}
-		return out.WithHint("the policies of role %q must grant %s on %q", c.login.Role, capability, r.path)
+		return out.WithHint("%s", grant)
 	case fault.NotFound:
 		if gone := deletedVersion(reply, c.Now()); gone != "" {
 			return out.WithHint("%s", gone)

@@ -93,8 +93,9 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 	case fault.Denied:
 		if known := s.unrevoked.Has(s.conn.login); !known {
 			s.unrevoked.Set(s.conn.login, struct{}{})
+			to := s.conn.Caller.Login.Access()
 			s.conn.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
-				logkey.Address, s.conn.login.Address.String(), logkey.Namespace, s.conn.login.Namespace, logkey.Mount, s.conn.login.Mount, logkey.Role, s.conn.login.Role)
+				logkey.Address, to.Address, logkey.Namespace, to.Namespace, logkey.Mount, to.Mount, logkey.Role, to.Role)
 		}
 		return nil
 	case fault.NotFound, fault.Rejected:

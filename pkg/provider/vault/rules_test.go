@@ -60,7 +60,7 @@ func TestClassify(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a := testkit.Value(decodeAnswer([]byte(tc.body), ""))(t)
-			got, end := classify(tc.r, a, epoch)
+			got, end := classify(tc.r.method, tc.r.path, a, epoch)
 			if got != tc.want || (tc.life > 0 && !end.Equal(after(tc.life))) {
 				t.Errorf("kind %d until %s, want %d until %s", got, end, tc.want, after(tc.life))
 			}

@@ -19,6 +19,8 @@ import (
 type vaultSession struct {
 	conn  *conn
 	kinds *kinds
+	// allowCertAuth allows a login with a client certificate.
+	allowCertAuth bool
 	// unrevoked has the logins whose tokens may not revoke themselves.
 	unrevoked *bounded.Map[login, struct{}]
 
@@ -41,7 +43,7 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 	if err != nil {
 		return nil, err
 	}
-	return &vaultSession{conn: &conn{to, p.client, l}, kinds: &p.kinds, unrevoked: &p.unrevoked, refused: map[*session.Request]*session.Token{}}, nil
+	return &vaultSession{conn: &conn{to, p.client, l}, kinds: &p.kinds, allowCertAuth: p.config.AllowCertAuth, unrevoked: &p.unrevoked, refused: map[*session.Request]*session.Token{}}, nil
 }
 
 // Issues implements session.Session: the request is known to create a credential, or it
@@ -70,6 +72,26 @@ func (s *vaultSession) Batches(list []*session.Request) [][]*session.Request {
 
 // Warnings implements session.Session.
 func (s *vaultSession) Warnings() []string { return nil }
+
+// kinds remembers the kinds of answers.
+type kinds struct {
+	known bounded.Map[requestKey, session.Kind]
+}
+
+// requestKey identifies a request whose kind is remembered.
+type requestKey struct {
+	target       endpoint.Target
+	namespace    string
+	method, path string
+}
+
+func (k *kinds) of(l login, r *request) (session.Kind, bool) {
+	return k.known.Get(requestKey{l.Target, l.Namespace, r.method, r.path})
+}
+
+func (k *kinds) learn(l login, method, path string, kind session.Kind) {
+	k.known.Set(requestKey{l.Target, l.Namespace, method, path}, kind)
+}
 
 // pathLookupSelf describes the token of the request. The default policy allows it.
 const pathLookupSelf = "auth/token/lookup-self"
@@ -138,6 +160,11 @@ func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
 		return fmt.Errorf("revoking a Vault token: %w", err)
 	}
 	return nil
+}
+
+// mustGrant says what the policies of the login's role lack, for a hint.
+func (c *conn) mustGrant(capability, path string) string {
+	return fmt.Sprintf("the policies of role %q must grant %s on %s", c.login.Role, capability, path)
 }
 
 func (c *conn) inNamespace() string {

@@ -23,8 +23,8 @@ type spec struct {
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
 	s := &spec{login: p.newLogin(set)}
-	listed, objects := p.newObjects(set)
-	s.Spec = session.NewSpec(cl, set, &p.config.Settings, fieldName, listed, objects)
+	listed := set.Objects(keyObjects)
+	s.Spec = session.NewSpec(cl, set, &p.config.Settings, fieldName, listed, newObjects(listed, p.config.MinInterval))
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
@@ -50,21 +50,4 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 func (p *Provider) Parse(c *class.Class) (*session.Spec, error) {
 	s, err := p.newSpec(c)
 	return &s.Spec, err
-}
-
-// WithData returns the paths that were meant if the engine is KV version 2, by the index of
-// the objects of a valid class whose path may lack data/.
-func (p *Provider) WithData(c *class.Class) map[int]string {
-	s, err := p.newSpec(c)
-	if err != nil {
-		return nil
-	}
-	paths := map[int]string{}
-	for _, o := range s.Objects {
-		q := queryOf(o.Request)
-		if path := q.withData(); path != "" && q.mayLackData() {
-			paths[o.Index] = path
-		}
-	}
-	return paths
 }
