@@ -63,7 +63,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` where it answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
 	f.BoolVar(&c.realAPIServer, "real-api-server", false, "run a real API server in place of the double; it needs etcd in the path, and builds Kubernetes once")
-	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret), observed (metrics, audit trail, traces and status) or outage (a Vault that answers 503)")
+	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret), observed (metrics, audit trail, traces and status), memory (resident memory) or outage (a Vault that answers 503)")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
@@ -87,7 +87,7 @@ func (c *config) finish() error {
 	case c.akeylessLatency < 0, c.akeylessCached < 0:
 		return errors.New("--akeyless-latency and --akeyless-cached-latency must not be negative")
 	case c.only != "" && alone(c.only) == nil:
-		return fmt.Errorf("--only=%s is no part: it can be life, secrets, observed or outage", c.only)
+		return fmt.Errorf("--only=%s is no part: it can be life, secrets, observed, memory or outage", c.only)
 	case c.json && c.markdown:
 		return errors.New("--json and --markdown exclude each other")
 	}

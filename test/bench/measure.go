@@ -79,6 +79,8 @@ func alone(name string) *separate {
 		return &separate{part{"a template and a Kubernetes Secret", measureSynced}, one((*results).syncedRow)}
 	case "observed":
 		return &separate{part{"all that shows what the driver does", measureObserved}, one((*results).observedRow)}
+	case "memory":
+		return &separate{part{"resident memory", measureMemory}, (*results).memoryRows}
 	case "outage":
 		return &separate{part{"a Vault that goes away", measureOutage}, (*results).outageRows}
 	}
@@ -87,6 +89,16 @@ func alone(name string) *separate {
 
 func one(f func(*results) row) func(*results) []row {
 	return func(r *results) []row { return []row{f(r)} }
+}
+
+// measureMemory measures the memory of drivers that have done what the memory rows stand for.
+func measureMemory(ctx context.Context, w *world, r *results) error {
+	for _, do := range []func(context.Context, *world, *results) error{measureAPINode, measureLarge, measureDirNode} {
+		if err := do(ctx, w, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measureStarts starts drivers that have no volume.
