@@ -11,22 +11,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"text/template"
 	"unicode/utf8"
 )
 
-// functionCount is the function of the counting actions. If a template calls it, only its own
-// budget shrinks.
-const functionCount = "countSteps"
-
-// functions returns all functions that read or make bytes. They replace those of text/template that
-// do. Names and the order of arguments are those of the sprig library, if that has the function.
-func (m *meter) functions() template.FuncMap {
-	f := template.FuncMap{
-		functionCount: func(steps int) (string, error) { return "", m.spend(max(1, steps), 0) },
-		"call":        func(...any) (string, error) { return "", wrong("call", "there is nothing to call") },
-	}
-	for _, more := range []template.FuncMap{lookup{m}.functions(), arithmetic{m}.functions(), texts{m}.functions()} {
+// functions returns all functions of templates. Names and the order of arguments are those of Go's
+// text/template and of the sprig library, if one of them has the function.
+func (m *meter) functions() map[string]any {
+	f := map[string]any{"call": func(...any) (string, error) { return "", wrong("call", "there is nothing to call") }}
+	for _, more := range []map[string]any{builtins(), lookup{m}.functions(), arithmetic{m}.functions(), texts{m}.functions()} {
 		maps.Copy(f, more)
 	}
 	return f
@@ -35,8 +27,8 @@ func (m *meter) functions() template.FuncMap {
 // texts returns the functions that make texts.
 type texts struct{ *meter }
 
-func (m texts) functions() template.FuncMap {
-	f := template.FuncMap{
+func (m texts) functions() map[string]any {
+	f := map[string]any{
 		"fail": m.fail, "toString": m.simple("toString", 1, same),
 
 		"replace": m.replace, "repeat": m.repeat, "join": m.join, "splitList": m.splitList, "indent": m.indent, "nindent": m.nindent,
@@ -75,7 +67,7 @@ func simples() map[string]simple {
 		"trim": {1, pure(strings.TrimSpace)}, "upper": {3, pure(strings.ToUpper)}, "lower": {3, pure(strings.ToLower)},
 		"b64enc": {2, pure(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) })}, "b64dec": {1, decodeBase64},
 		"sha256sum": {1, pure(func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) })},
-		"html":      {6, pure(template.HTMLEscapeString)}, "js": {6, pure(template.JSEscapeString)}, "urlquery": {3, pure(url.QueryEscape)},
+		"html":      {6, pure(htmlText)}, "js": {6, pure(jsText)}, "urlquery": {3, pure(url.QueryEscape)},
 		"urlUserinfo": {3, pure(userinfo)}, "urlPath": {3, pure(url.PathEscape)},
 		"dotenv": {2, dotenv}, "properties": {6, properties}, "pgpass": {2, pgpass}, "ini": {2, ini}, "shellQuote": {5, shellQuote},
 	}

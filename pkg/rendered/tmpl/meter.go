@@ -38,9 +38,14 @@ func errLarge() error {
 // problem is an error of a function. It contains no value.
 type problem struct{ function, what string }
 
-func (e *problem) Error() string { return e.function + ": " + e.what }
+func (e *problem) Error() string {
+	if e.function == "" {
+		return e.what
+	}
+	return e.function + ": " + e.what
+}
 
-// wrong returns an error of a function that text/template does not quote.
+// wrong returns an error of a function, in words that hold no value.
 func wrong(function, format string, args ...any) error {
 	return &problem{function, fmt.Sprintf(format, args...)}
 }

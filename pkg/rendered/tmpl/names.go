@@ -11,11 +11,8 @@ import (
 // them. They are sorted.
 func (t *Template) Names() []string {
 	found := map[string]bool{}
-	for _, body := range t.parsed.Templates() {
-		if body.Tree == nil {
-			continue
-		}
-		own := body.Name() == rootName
+	for name, body := range t.bodies {
+		own := name == rootName
 		search{dollar: own, found: found}.list(body.Root, own)
 	}
 	return slices.Sorted(maps.Keys(found))

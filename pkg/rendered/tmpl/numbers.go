@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
-	"text/template"
 )
 
 // arithmetic returns the functions that calculate and compare.
 type arithmetic struct{ *meter }
 
-func (m arithmetic) functions() template.FuncMap {
-	return template.FuncMap{
+func (m arithmetic) functions() map[string]any {
+	return map[string]any{
 		"atoi": atoi, "int": atoi, "add": m.add, "sub": m.sub, "eq": m.eq, "ne": m.ne,
 		"lt": m.order("lt", func(c int) bool { return c < 0 }), "le": m.order("le", func(c int) bool { return c <= 0 }),
 		"gt": m.order("gt", func(c int) bool { return c > 0 }), "ge": m.order("ge", func(c int) bool { return c >= 0 }),

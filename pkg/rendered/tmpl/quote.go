@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -94,4 +95,27 @@ func ini(s string) (string, string) {
 		return "", hasNUL
 	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, ""
+}
+
+var htmlEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&#34;", "'", "&#39;", "\x00", "\uFFFD")
+
+// htmlText quotes a value for the text of HTML, and for an attribute in quotes.
+func htmlText(s string) string { return htmlEscapes.Replace(s) }
+
+// jsText quotes a value for a string of JavaScript, also within HTML.
+func jsText(s string) string {
+	var out strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case strings.ContainsRune(`\'"`, r):
+			out.WriteString(`\` + s[:size])
+		case strings.ContainsRune("<>&=", r), r < ' ', r >= utf8.RuneSelf && !unicode.IsPrint(r):
+			fmt.Fprintf(&out, `\u%04X`, r)
+		default:
+			out.WriteString(s[:size])
+		}
+		s = s[size:]
+	}
+	return out.String()
 }

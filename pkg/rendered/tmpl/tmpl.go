@@ -2,10 +2,11 @@
 // are secret. Whatever a template does, it takes no more time, memory and
 // output than its limits allow, and none of its errors quotes a value.
 //
-// text/template cannot be cancelled. So the parsed template is changed before
-// it runs: each body of a template and of a range begins with an action that
-// counts the steps of the body, and every function counts the bytes that it
-// reads and makes.
+// It parses with text/template/parse and runs the result itself, for two
+// reasons. text/template cannot be cancelled; here every node counts its steps,
+// and every function the bytes that it reads and makes. And text/template looks
+// up methods by name, for which the linker keeps every exported method of the
+// whole program: that made mayfly-node 4 MB larger. Values here have no methods.
 package tmpl
 
 import (
@@ -16,10 +17,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/template"
 	"text/template/parse"
 
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -74,20 +73,31 @@ func (e *Error) Error() string {
 // Unwrap gives errors.As the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Template is a text that was found to be a template. Functions of text/template are fixed when it
-// is parsed, and they count; so a rendering waits for the one before.
+// Template is a text that was found to be a template. Its functions count with its one meter, so a
+// rendering waits for the one before.
 type Template struct {
-	mu     sync.Mutex
-	meter  *meter
-	parsed *template.Template
+	mu        sync.Mutex
+	meter     *meter
+	bodies    map[string]*parse.Tree // by the template's name, rootName for the text itself
+	functions map[string]any
 }
 
 // Compile reads a text as a template, or tells what is wrong with it.
 func Compile(text string) (*Template, *Error) {
-	t := &Template{meter: &meter{limits: DefaultLimits()}}
-	var bad *Error
-	if t.parsed, bad = compile(text, t.meter); bad != nil {
-		return nil, bad
+	if err := checkText(text); err != nil {
+		return nil, err
+	}
+	m := &meter{limits: DefaultLimits()}
+	t := &Template{meter: m, functions: m.functions()}
+	var err error
+	if t.bodies, err = parse.Parse(rootName, text, "", "", t.functions); err != nil {
+		return nil, explain(err)
+	}
+	if parse.IsEmptyTree(t.bodies[rootName].Root) {
+		return nil, &Error{What: "has nothing to write outside of its definitions"}
+	}
+	if err := checkCalls(t.bodies); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
@@ -107,8 +117,8 @@ func (t *Template) Render(values map[string]string, l *Limits) ([]byte, error) {
 		m.values[name] = value
 	}
 	out := &output{meter: m, left: l.Output}
-	if err := t.parsed.Execute(out, m.values); err != nil {
-		return nil, explain(err, values)
+	if err := t.execute(rootName, m.values, out); err != nil {
+		return nil, err
 	}
 	return out.text, nil
 }
@@ -133,33 +143,6 @@ func (o *output) Write(p []byte) (int, error) {
 
 // rootName is that of the text itself; positions in errors begin with it.
 const rootName = "text"
-
-func compile(text string, m *meter) (*template.Template, *Error) {
-	if err := checkText(text); err != nil {
-		return nil, err
-	}
-	functions := m.functions()
-	maps.DeleteFunc(functions, func(name string, _ any) bool { // the parser copies all, which takes longer than to parse
-		return name != functionCount && !strings.Contains(text, name)
-	})
-	t, err := template.New(rootName).Option("missingkey=error").Funcs(functions).Parse(text)
-	if err != nil {
-		return nil, explain(err, nil)
-	}
-	if t.Tree == nil || parse.IsEmptyTree(t.Root) {
-		return nil, &Error{What: "has nothing to write outside of its definitions"}
-	}
-	bodies := t.Templates()
-	if err := checkCalls(bodies); err != nil {
-		return nil, err
-	}
-	for _, body := range bodies {
-		if body.Tree != nil {
-			prepend(body.Root, stepsOf(body.Root))
-		}
-	}
-	return t, nil
-}
 
 // checkText refuses what would take the parser long.
 func checkText(text string) *Error {
@@ -186,14 +169,11 @@ func checkText(text string) *Error {
 
 // checkCalls refuses templates that call themselves, by whatever way: nothing
 // else could make the stack deep.
-func checkCalls(bodies []*template.Template) *Error {
+func checkCalls(bodies map[string]*parse.Tree) *Error {
 	const known, open, done = 1, 2, 3
 	state, calls := map[string]int{}, map[string][]*parse.TemplateNode{}
-	for _, body := range bodies {
-		state[body.Name()] = known
-		if body.Tree != nil {
-			calls[body.Name()] = callsIn(body.Root)
-		}
+	for name, body := range bodies {
+		state[name], calls[name] = known, callsIn(body.Root)
 	}
 	var visit func(name string) *Error
 	visit = func(name string) *Error {
@@ -215,8 +195,8 @@ func checkCalls(bodies []*template.Template) *Error {
 		state[name] = done
 		return nil
 	}
-	for _, body := range bodies {
-		if err := visit(body.Name()); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(bodies)) {
+		if err := visit(name); err != nil {
 			return err
 		}
 	}
@@ -266,103 +246,17 @@ func pipeOf(n parse.Node) *parse.PipeNode {
 	return nil
 }
 
-// stepsPerNode is what a node takes besides the calls of functions in it.
-const stepsPerNode = 10
+var place = regexp.MustCompile(`^template: ` + rootName + `:(\d+)(?::(\d+))?: (?s:(.*))$`)
 
-// stepsOf is what one run of a body takes, without the bodies of its ranges:
-// those get a counting action of their own.
-func stepsOf(list *parse.ListNode) int {
-	if list == nil {
-		return 0
-	}
-	steps := stepsPerNode
-	for _, n := range list.Nodes {
-		steps += stepsPerNode + calls(pipeOf(n))
-		b := branchOf(n)
-		switch {
-		case b == nil:
-		case n.Type() == parse.NodeRange:
-			prepend(b.List, stepsOf(b.List))
-			steps += stepsOf(b.ElseList)
-		default:
-			steps += stepsOf(b.List) + stepsOf(b.ElseList)
-		}
-	}
-	return steps
-}
-
-// calls bounds how many calls a pipeline makes by the length of its text.
-func calls(p *parse.PipeNode) int {
-	if p == nil {
-		return 0
-	}
-	return len(p.String()) / 2
-}
-
-// prepend puts the action {{functionCount steps}} before a body. It has the
-// body's position, which an error that it gives is reported at.
-func prepend(list *parse.ListNode, steps int) {
-	pos := list.Position()
-	if len(list.Nodes) > 0 {
-		pos = list.Nodes[0].Position()
-	}
-	name := parse.NewIdentifier(functionCount).SetPos(pos)
-	number := &parse.NumberNode{NodeType: parse.NodeNumber, Pos: pos, IsInt: true, Int64: int64(steps), Text: fmt.Sprint(steps)}
-	action := &parse.ActionNode{NodeType: parse.NodeAction, Pos: pos, Pipe: &parse.PipeNode{
-		NodeType: parse.NodePipe, Pos: pos,
-		Cmds: []*parse.CommandNode{{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{name, number}}},
-	}}
-	list.Nodes = append([]parse.Node{action}, list.Nodes...)
-}
-
-var (
-	place   = regexp.MustCompile(`^template: ` + rootName + `:(\d+)(?::(\d+))?: (?s:(.*))$`)
-	running = regexp.MustCompile(`(?s)^executing ".*?" at <.*?>: (.*)$`)
-	missing = regexp.MustCompile(`^map has no entry for key "(.*)"$`)
-)
-
-// explain makes an *Error of what text/template says. What it says of a
-// template as such is passed on. Of a rendering only what is known to hold no
-// value is: some of its errors quote one.
-func explain(err error, values map[string]string) *Error {
-	e := &Error{}
-	said := err.Error()
-	if m := place.FindStringSubmatch(said); m != nil {
+// explain makes an *Error of what the parser or a function says.
+func explain(err error) *Error {
+	e := &Error{What: err.Error()}
+	if over := (*spent)(nil); errors.As(err, &over) {
+		e.Err = over.err
+	} else if m := place.FindStringSubmatch(e.What); m != nil {
 		_, _ = fmt.Sscan(m[1], &e.Line)
 		_, _ = fmt.Sscan(m[2], &e.Column)
-		said = m[3]
-	}
-	var exec template.ExecError
-	var ours *problem
-	var over *spent
-	switch {
-	case errors.As(err, &over):
-		e.What, e.Err = over.what, over.err
-	case errors.As(err, &ours):
-		e.What = ours.Error()
-	case !errors.As(err, &exec):
-		e.What = said
-	default:
-		if m := running.FindStringSubmatch(said); m != nil {
-			said = m[1]
-		}
-		e.What = known(said, values)
+		e.What = m[3]
 	}
 	return e
-}
-
-// known passes on what holds types and names alone.
-func known(said string, values map[string]string) string {
-	if m := missing.FindStringSubmatch(said); m != nil {
-		return fmt.Sprintf("there is no %q%s", params.Clip(m[1]), class.DidYouMean(m[1], names(values)))
-	}
-	for _, start := range []string{"can't evaluate field ", "wrong type for value; expected ", "wrong number of args for ", "template: no template ", "nil is not a command", "nil data"} {
-		if strings.HasPrefix(said, start) {
-			return params.Clip(said)
-		}
-	}
-	if strings.HasPrefix(said, "range can't iterate over ") {
-		return "range needs a list, a map or a whole number"
-	}
-	return "the action cannot be run with the values that it is given"
 }

@@ -3,9 +3,7 @@ package tmpl
 import (
 	"maps"
 	"slices"
-	"text/template"
 
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -15,8 +13,8 @@ func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) 
 // lookup returns the functions that find and choose values.
 type lookup struct{ *meter }
 
-func (m lookup) functions() template.FuncMap {
-	return template.FuncMap{
+func (m lookup) functions() map[string]any {
+	return map[string]any{
 		"secret": m.secret, "index": m.index, "get": m.get, "hasKey": m.hasKey, "keys": m.keys, "first": m.first, "last": m.last,
 		"default": m.fallback, "coalesce": m.coalesce, "empty": empty, "ternary": ternary, "fromJson": m.fromJSON,
 	}
@@ -29,7 +27,7 @@ func (m lookup) secret(name string) (any, error) {
 	}
 	v, ok := m.values[name]
 	if !ok {
-		return nil, wrong("secret", "there is no %q%s", params.Clip(name), class.DidYouMean(name, names(m.values)))
+		return nil, wrong("secret", "%s", noSuch(name, m.values))
 	}
 	return v, nil
 }
@@ -119,10 +117,7 @@ func (m lookup) end(name string, list any, at func(length int) int) (any, error)
 	return items[at(len(items))], m.spend(callSteps, 0)
 }
 
-func empty(v any) bool {
-	truth, _ := template.IsTrue(v)
-	return !truth
-}
+func empty(v any) bool { return !truth(v) }
 
 func (m lookup) fallback(instead any, value ...any) (any, error) {
 	if err := m.spend(callSteps, 0); err != nil {
