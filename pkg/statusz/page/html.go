@@ -6,12 +6,9 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
-	"fmt"
-	"html/template"
 	"net/http"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -21,9 +18,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
-
-//go:embed statusz.html
-var pageText string
 
 //go:embed statusz.css
 var styleText string
@@ -42,13 +36,8 @@ const maxShown, maxListed = 100, 20
 // maxUnfolded is how many objects the page shows without a click.
 const maxUnfolded = 2
 
-var parsedPage = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("statusz").Parse(pageText))
-})
-
 // view is the page's data.
 type view struct {
-	Style template.CSS
 	statusz.Status
 	Now, Uptime    moment
 	Memory         string
@@ -118,7 +107,7 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 	from, _ := strconv.Atoi(values.Get("from"))
 	now := time.Now()
 	all := h.Volumes.Statuses()
-	v := &view{Style: template.CSS(styleText), Namespace: q.namespace, Pod: q.pod, Class: q.class} //nolint:gosec // the driver's own text
+	v := &view{Namespace: q.namespace, Pod: q.pod, Class: q.class}
 	h.rest(&v.Status, all, now)
 	all = slices.DeleteFunc(all, func(s volume.Status) bool { return !q.selects(&s) })
 	slices.SortFunc(all, func(a, b volume.Status) int {
@@ -143,10 +132,8 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 		v.Rows = append(v.Rows, rowOf(volumeOf(&all[i]), now))
 	}
 	v.times(now)
-	if err := parsedPage().Execute(w, v); err != nil {
-		return fmt.Errorf("writing the page: %w", err)
-	}
-	return nil
+	_, err := w.WriteString(string(v.html()))
+	return err
 }
 
 // times converts all times except the volumes'.
