@@ -18,7 +18,7 @@ help: ## Explain the targets
 
 .PHONY: build
 build: ## Build bin/mayfly-node, bin/kubectl-mayfly and bin/mayfly-kms, static binaries
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: demo
 demo: ## Watch a real Vault's secret arrive in a volume, rotate in place and go

@@ -38,7 +38,7 @@ type pkg struct {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports,Deps", module+"...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags="+releaseTag, "-json=ImportPath,Dir,Doc,GoFiles,Imports,Deps", module+"...")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -119,6 +119,27 @@ func TestOnlyTraceImportsOpenTelemetry(t *testing.T) {
 		for _, imp := range p.Imports {
 			if below(imp, "go.opentelemetry.io") && !below(p.ImportPath, "pkg/trace") && !below(p.ImportPath, "test") {
 				t.Errorf("%s imports %s: only pkg/trace does", p.ImportPath, imp)
+			}
+		}
+	}
+}
+
+// releaseTag builds gRPC without its pages of traces, which are templates.
+const releaseTag = "grpcnotrace"
+
+// A program that can look up a method by any name keeps every exported method of all of its
+// packages. text/template does, and made the driver and its memory 4 MB larger.
+func TestDriverHasNoTemplates(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.ImportPath == "cmd/mayfly-node" && slices.Contains(p.Deps, "text/template") {
+			t.Errorf("%s depends on text/template: pkg/rendered/tmpl and pkg/statusz/page say what to use instead", p.ImportPath)
+		}
+	}
+	for _, name := range []string{"Makefile", "hack/image/source.go", "test/bench/driver/build.go", "test/kmscluster/rig_test.go"} {
+		text := testkit.Value(os.ReadFile(filepath.Join(root, name)))(t)
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "-trimpath") && !strings.Contains(line, releaseTag) {
+				t.Errorf("%s builds without the tag %s: %s", name, releaseTag, line)
 			}
 		}
 	}

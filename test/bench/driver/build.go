@@ -30,7 +30,7 @@ func BuildCommand(ctx context.Context, progress io.Writer, dir, pkg string) (str
 	}
 	name := filepath.Base(pkg)
 	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version="+Version(ctx, root), "-o", path, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w -X main.version="+Version(ctx, root), "-o", path, pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.WaitDelay = time.Second
