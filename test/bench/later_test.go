@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,49 +17,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
-
-func TestGate(t *testing.T) {
-	var seen []string
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = append(seen, r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("X-Vault-Token"))
-		w.WriteHeader(http.StatusAccepted)
-		_, _ = io.Copy(w, r.Body)
-	}))
-	t.Cleanup(backend.Close)
-	g := startGate(backend.URL)
-	t.Cleanup(g.close)
-	ask := func() (int, string) {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, g.url()+"/v1/a%20b?list=true", strings.NewReader("body"))
-		testkit.Must(t, err)
-		r.Header.Set("X-Vault-Token", "t")
-		resp := testkit.Value(http.DefaultClient.Do(r))(t)
-		defer func() { _ = resp.Body.Close() }()
-		body := testkit.Value(io.ReadAll(resp.Body))(t)
-		return resp.StatusCode, string(body)
-	}
-	if code, body := ask(); code != http.StatusAccepted || body != "body" {
-		t.Errorf("open: %d %q", code, body)
-	}
-	began := g.lock()
-	for range 2 {
-		if code, body := ask(); code != http.StatusServiceUnavailable || body != `{"errors":["Vault is sealed"]}`+"\n" {
-			t.Errorf("closed: %d %q", code, body)
-		}
-	}
-	back, turned := g.unlock()
-	if len(turned) != 2 || turned[0].Before(began) || turned[1].Before(turned[0]) || back.Before(turned[1]) {
-		t.Errorf("from %s to %s these were turned away: %v", began, back, turned)
-	}
-	ask()
-	if want := "PUT /v1/a%20b?list=true t"; !slices.Equal(seen, []string{want, want}) {
-		t.Errorf("the store saw %q", seen)
-	}
-	g.lock()
-	if _, turned := g.unlock(); len(turned) != 0 {
-		t.Errorf("the notes do not begin anew: %v", turned)
-	}
-}
 
 var noon = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -62,7 +63,7 @@ type world struct {
 	issuer *issuer.Issuer
 	api    cluster
 	// gate is the proxy before Vault for the class cutOff.
-	gate *gate
+	gate *testkit.Proxy
 	// akeyless is the double of a gateway.
 	akeyless *akeylessd.Server
 }
@@ -104,7 +105,7 @@ func newWorld(ctx context.Context, c config, dir string) (_ *world, err error) {
 	if err := w.fillVault(ctx); err != nil {
 		return nil, fmt.Errorf("setting Vault up: %w", err)
 	}
-	w.gate = startGate(w.vault.Address)
+	w.gate = testkit.StartProxy(w.vault.Address)
 	if err := w.startAkeyless(ctx); err != nil {
 		return nil, fmt.Errorf("starting the double of Akeyless: %w", err)
 	}
@@ -171,7 +172,7 @@ func (w *world) manifests() map[string][]byte {
 		made:     vault(made, w.vault.Address, ""),
 		changing: vault(changing, w.vault.Address, w.interval.String()),
 		resting:  vault(resting, w.vault.Address, w.steadyInterval.String()),
-		cutOff:   vault(cutOff, w.gate.url(), w.outageInterval().String()),
+		cutOff:   vault(cutOff, w.gate.URL, w.outageInterval().String()),
 		keyless:  manifest(namespace, keyless, "akeyless", akeylessParameters(keyless, w.akeyless.URL())),
 		plugged:  manifest(namespace, plugged, pluginName, pluginParameters()),
 	}
@@ -229,7 +230,7 @@ func (w *world) close() error {
 		errs = append(errs, w.akeyless.Close())
 	}
 	if w.gate != nil {
-		w.gate.close()
+		w.gate.Close()
 	}
 	if w.vault != nil {
 		errs = append(errs, w.vault.Stop())

@@ -95,7 +95,7 @@ func (g *good) start(ctx context.Context) error {
 
 func (g *good) parameters(secret int, more map[string]string) map[string]string {
 	p := map[string]string{
-		"vaultAddress": g.proxy.url(), "roleName": shop,
+		"vaultAddress": g.proxy.URL, "roleName": shop,
 		"objects": fmt.Sprintf("[{objectName: value, secretPath: kv/data/%s/%d, secretKey: value}]", shop, secret),
 	}
 	maps.Copy(p, more)

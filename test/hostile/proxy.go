@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -11,12 +10,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -53,12 +52,11 @@ func parseJWT(token string) (pod podOf, ok bool) {
 	return claims.Kubernetes, true
 }
 
-// proxy forwards to the Vault that all tenants share. For the hostile tenant's paths and tokens
+// proxy is before the Vault that all tenants share. For the hostile tenant's paths and tokens
 // it behaves as a Vault with broken backends: a path hangs, or fails, once armed; revocations are
 // slow. It records when the pods' tokens are revoked.
 type proxy struct {
-	server *httptest.Server
-	next   *httputil.ReverseProxy
+	*testkit.Proxy
 
 	mu      sync.Mutex
 	armed   bool
@@ -66,34 +64,10 @@ type proxy struct {
 	revoked map[string]time.Time // by the pod's UID
 }
 
-type loginKey struct{}
-
 func startProxy(target string) *proxy {
-	p := &proxy{owners: map[string]podOf{}, revoked: map[string]time.Time{}}
-	p.next = &httputil.ReverseProxy{
-		Transport:    &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-		Rewrite: func(r *httputil.ProxyRequest) {
-			to, err := url.Parse(target)
-			if err != nil {
-				panic(http.ErrAbortHandler) // our own Vault's address
-			}
-			r.SetURL(to)
-		},
-		ModifyResponse: p.noteLogin,
-	}
-	p.server = httptest.NewServer(p)
+	p := &proxy{Proxy: testkit.StartProxy(target), owners: map[string]podOf{}, revoked: map[string]time.Time{}}
+	p.Intercept(p.serve)
 	return p
-}
-
-func (p *proxy) url() string { return p.server.URL }
-
-func (p *proxy) close() {
-	p.server.CloseClientConnections()
-	p.server.Close()
-	if t, ok := p.next.Transport.(*http.Transport); ok {
-		t.CloseIdleConnections()
-	}
 }
 
 // arm makes the hostile tenant's paths fail.
@@ -111,10 +85,10 @@ func (p *proxy) revokedAt(uid string) (time.Time, bool) {
 	return at, ok
 }
 
-// ServeHTTP implements http.Handler.
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *proxy) serve(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 	if strings.HasSuffix(r.URL.Path, "/login") {
-		r = withLogin(r)
+		p.login(w, r, vault)
+		return
 	}
 	p.mu.Lock()
 	owner, armed := p.owners[r.Header.Get("X-Vault-Token")], p.armed
@@ -132,7 +106,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	p.next.ServeHTTP(w, r)
+	vault.ServeHTTP(w, r)
 	if revocation && owner.Pod.UID != "" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -140,11 +114,23 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// withLogin reads which pod logs in, and restores the body.
-func withLogin(r *http.Request) *http.Request {
+// login records whose token Vault makes.
+func (p *proxy) login(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 	pod, body := readLogin(r)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	return r.WithContext(context.WithValue(r.Context(), loginKey{}, pod))
+	made := httptest.NewRecorder()
+	vault.ServeHTTP(made, r)
+	var login struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		}
+	}
+	if json.Unmarshal(made.Body.Bytes(), &login) == nil && login.Auth.ClientToken != "" {
+		p.mu.Lock()
+		p.owners[login.Auth.ClientToken] = pod
+		p.mu.Unlock()
+	}
+	testkit.Answer(w, made.Code, made.Header().Get("Content-Type"), made.Body.String())
 }
 
 func readLogin(r *http.Request) (podOf, []byte) {
@@ -156,30 +142,6 @@ func readLogin(r *http.Request) (podOf, []byte) {
 	_ = json.Unmarshal(body, &login) // one without a token is nobody's
 	pod, _ := parseJWT(login.JWT)
 	return pod, body
-}
-
-// noteLogin records whose token Vault has just made.
-func (p *proxy) noteLogin(answer *http.Response) error {
-	pod, ok := answer.Request.Context().Value(loginKey{}).(podOf)
-	if !ok {
-		return nil
-	}
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return err
-	}
-	answer.Body = io.NopCloser(bytes.NewReader(body))
-	var login struct {
-		Auth struct {
-			ClientToken string `json:"client_token"`
-		}
-	}
-	if json.Unmarshal(body, &login) == nil && login.Auth.ClientToken != "" {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.owners[login.Auth.ClientToken] = pod
-	}
-	return nil
 }
 
 // hang waits as long as the client does, up to a limit. A disconnect shows only once the body is
@@ -196,9 +158,7 @@ func hang(r *http.Request, longest time.Duration) {
 }
 
 func answer(w http.ResponseWriter, code int, body string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = io.WriteString(w, body)
+	testkit.Answer(w, code, "application/json", body)
 }
 
 // server is one of the hostile tenant's own, which its classes name. It implements Vault's login

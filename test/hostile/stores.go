@@ -106,7 +106,7 @@ func flappingAttack() attack {
 
 // sharedParameters of a class that leads to the Vault of all tenants.
 func (s *scene) sharedParameters(objects string) map[string]string {
-	return map[string]string{"vaultAddress": s.proxy.url(), "roleName": evil, "refreshInterval": "1s", "sessionSharing": "pod", "objects": objects}
+	return map[string]string{"vaultAddress": s.proxy.URL, "roleName": evil, "refreshInterval": "1s", "sessionSharing": "pod", "objects": objects}
 }
 
 // slowRevocations has a dozen pods at a time.

@@ -69,7 +69,7 @@ func newWorld(ctx context.Context, c config, dir, binary string) (w *world, err 
 		return nil, fmt.Errorf("setting Vault up: %w", err)
 	}
 	w.proxy = startProxy(w.vault.Address)
-	w.allowed = []string{w.proxy.url()}
+	w.allowed = []string{w.proxy.URL}
 	w.api = apiserver.Start(nil)
 	if err := os.WriteFile(w.kubeconfig(), w.api.Kubeconfig(), 0o600); err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (w *world) close() error {
 		w.api.Close()
 	}
 	if w.proxy != nil {
-		w.proxy.close()
+		w.proxy.Close()
 	}
 	if w.vault != nil {
 		errs = append(errs, w.vault.Stop())

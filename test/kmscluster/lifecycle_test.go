@@ -224,7 +224,7 @@ func TestOutage(t *testing.T) {
 	}
 	r.must(put("before"))
 
-	p.link.Cut()
+	p.link.Shut()
 	began := time.Now()
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
@@ -243,7 +243,7 @@ func TestOutage(t *testing.T) {
 	r.withoutVault(p, a, secrets, put)
 
 	t.Log("Vault is back")
-	p.link.Up()
+	p.link.Open()
 	p.healthy(1)
 	a.Ready()
 	checkReadable(t, a, secrets)

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
+	"github.com/mayfly-csi/mayfly/test/kmsrig"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -84,7 +84,7 @@ func (r *rig) secretID(file string) string {
 // plugin is one mayfly-kms serve.
 type plugin struct {
 	*controlplane.Process
-	link       *controlplane.Link
+	link       *kmsrig.Gate
 	rig        *rig
 	socket     string
 	config     string
@@ -99,13 +99,11 @@ func (r *rig) newPlugin(settings ...string) *plugin {
 	r.plugins++
 	dir := r.Path(fmt.Sprintf("p%d", r.plugins))
 	r.must(os.Mkdir(dir, 0o700))
-	u, err := url.Parse(r.vault.Address)
-	r.must(err)
-	p := &plugin{rig: r, link: controlplane.NewLink(r.t, u.Host), socket: filepath.Join(dir, "run", "kms.sock"), config: filepath.Join(dir, "config.yaml"), secretFile: filepath.Join(dir, "secret-id")}
+	p := &plugin{rig: r, link: kmsrig.NewGate(r.t, r.vault.Address), socket: filepath.Join(dir, "run", "kms.sock"), config: filepath.Join(dir, "config.yaml"), secretFile: filepath.Join(dir, "secret-id")}
 	p.secretID = r.secretID(p.secretFile)
 	p.metrics = fmt.Sprintf("%s:%d", r.Address, 9000+r.plugins)
 	lines := append([]string{
-		"vaultAddr: http://" + p.link.Address, "authMethod: approle", "roleId: " + r.roleID, "secretIdFile: " + p.secretFile,
+		"vaultAddr: " + p.link.URL("http"), "authMethod: approle", "roleId: " + r.roleID, "secretIdFile: " + p.secretFile,
 		"transitKey: " + keyName, "clusterId: test-cluster", "listen: unix://" + p.socket,
 		"healthAddr: " + p.metrics, "metricsAddr: " + p.metrics, "auditLog: " + filepath.Join(dir, "audit.log"),
 	}, settings...)

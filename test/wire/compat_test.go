@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -8,9 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +35,7 @@ import (
 // compatRig is a node for the cases of package compat.
 type compatRig struct {
 	*rig
-	proxy    *proxy
+	answers  *answers
 	akeyless *akeylessd.Server
 	plugins  string
 	plugin   *compatPlugin
@@ -53,12 +51,11 @@ func TestCompatibility(t *testing.T) {
 }
 
 func newCompatRig(t *testing.T) *compatRig {
-	f := &compatRig{proxy: &proxy{}}
-	front := httptest.NewServer(f.proxy)
-	t.Cleanup(front.Close)
+	f := &compatRig{answers: &answers{left: map[string][]compat.Answer{}}}
 	f.rig = newRig(t, func(c *node.Config) {
 		c.Akeyless.AllowLocalAddresses = true // the double listens there
-		f.proxy.before(t, c.Vault.DefaultAddress)
+		front := testkit.NewProxy(t, c.Vault.DefaultAddress)
+		front.Intercept(f.answers.intercept)
 		c.Vault.DefaultAddress, c.OpenBao.DefaultAddress = front.URL, front.URL
 		f.plugins = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Endpoint, "unix://")), "p")
 		c.Plugins = []string{f.plugins}
@@ -132,52 +129,38 @@ func (p *compatPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1al
 	return r, nil
 }
 
-// proxy forwards to Vault, and answers some paths itself.
-type proxy struct {
-	mu      sync.Mutex
-	vault   *httputil.ReverseProxy
-	answers map[string][]compat.Answer
+// answers are in place of Vault's own, by path below /v1/.
+type answers struct {
+	mu   sync.Mutex
+	left map[string][]compat.Answer
 }
 
-func (p *proxy) before(t *testing.T, address string) {
-	u := testkit.Value(url.Parse(address))(t)
-	p.vault = httputil.NewSingleHostReverseProxy(u)
-	p.answers = map[string][]compat.Answer{}
+func (a *answers) set(answers map[string][]compat.Answer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.Copy(a.left, answers)
 }
 
-func (p *proxy) set(answers map[string][]compat.Answer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.Copy(p.answers, answers)
-}
-
-func (p *proxy) take(path string) (compat.Answer, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := p.answers[path]
+func (a *answers) take(path string) (compat.Answer, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.left[path]
 	if len(list) == 0 {
 		return compat.Answer{}, false
 	}
 	if len(list) > 1 {
-		p.answers[path] = list[1:]
+		a.left[path] = list[1:]
 	}
 	return list[0], true
 }
 
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a, ok := p.take(strings.TrimPrefix(r.URL.Path, "/v1/"))
+func (a *answers) intercept(w http.ResponseWriter, r *http.Request, vault http.Handler) {
+	answer, ok := a.take(strings.TrimPrefix(r.URL.Path, "/v1/"))
 	if !ok {
-		p.vault.ServeHTTP(w, r)
+		vault.ServeHTTP(w, r)
 		return
 	}
-	if a.Type == "" {
-		a.Type = "application/json"
-	}
-	w.Header().Set("Content-Type", a.Type)
-	if a.Status != 0 {
-		w.WriteHeader(a.Status)
-	}
-	_, _ = fmt.Fprint(w, a.Body)
+	testkit.Answer(w, cmp.Or(answer.Status, http.StatusOK), cmp.Or(answer.Type, "application/json"), answer.Body)
 }
 
 type run struct {
@@ -236,7 +219,7 @@ func (r *run) setUp(ctx context.Context) {
 	for _, w := range r.c.Vault.Writes {
 		testkit.Must(r.t, v.Write(ctx, w.Path, w.Data))
 	}
-	r.proxy.set(r.c.Vault.Answers)
+	r.answers.set(r.c.Vault.Answers)
 	for item, value := range r.c.Akeyless.Static {
 		r.akeyless.PutStatic(item, value)
 	}

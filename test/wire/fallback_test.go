@@ -52,37 +52,37 @@ func (r *rig) eventuallyHolds(p kubelet.Pod, want string) {
 // token, and the first one again when it works.
 func TestSecondAddressOfOneCluster(t *testing.T) {
 	r, answeredBy := fallbackRig(t, allowLocalAddresses)
-	first, second := newProxyBeforeVault(t, r.vault.Address), newProxyBeforeVault(t, r.vault.Address)
+	first, second := testkit.NewProxy(t, r.vault.Address), testkit.NewProxy(t, r.vault.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
 	r.wantFile(p, "one")
-	if n := second.requests(""); n != 0 {
+	if n := second.Requests(""); n != 0 {
 		t.Errorf("the second address was asked %d times while the first answered", n)
 	}
-	first.seal()
+	first.Seal()
 	r.put("db", "two")
 	r.eventuallyHolds(p, "two")
-	if n := second.requests(login); n != 0 {
+	if n := second.Requests(login); n != 0 {
 		t.Errorf("%d logins at the second address of the same cluster", n)
 	}
 	r.eventually("the status names the address", func() bool { return answeredBy(p) == second.URL })
 	q := r.pod("web-1", "web", "secrets") // the same service account has a token
 	r.publish(q)
 	r.wantFile(q, "two")
-	first.unseal()
+	first.Unseal()
 	r.put("db", "three")
 	r.eventuallyHolds(p, "three")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
-	before := second.requests("")
+	before := second.Requests("")
 	r.put("db", "four")
 	r.eventuallyHolds(p, "four")
-	if after := second.requests(""); after != before {
+	if after := second.Requests(""); after != before {
 		t.Errorf("the second address was asked %d times after the first was back", after-before)
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	testkit.Must(t, r.Unpublish(t.Context(), q))
-	r.eventually("the Vault token is revoked", func() bool { return first.requests("POST /v1/auth/token/revoke-self") > 0 })
+	r.eventually("the Vault token is revoked", func() bool { return first.Requests("POST /v1/auth/token/revoke-self") > 0 })
 	r.wantAuditLine(`"event":"refresh"`, `"answeredBy":"`+second.URL+`"`)
 }
 
@@ -125,20 +125,20 @@ func (r *rig) replicate(other *vaulttest.Server) (both func(value string)) {
 // first and name no second. It need not be in the list of allowed addresses, and may be on the node.
 func TestOperatorsSecondAddress(t *testing.T) {
 	other := vaulttest.New(t, vaulttest.Options{})
-	second := newProxyBeforeVault(t, other.Address)
-	var first, third *proxyBeforeVault
+	second := testkit.NewProxy(t, other.Address)
+	var first, third *testkit.Proxy
 	r, answeredBy := fallbackRig(t, func(c *node.Config) {
-		first, third = newProxyBeforeVault(t, c.Vault.DefaultAddress), newProxyBeforeVault(t, c.Vault.DefaultAddress)
+		first, third = testkit.NewProxy(t, c.Vault.DefaultAddress), testkit.NewProxy(t, c.Vault.DefaultAddress)
 		c.Vault.DefaultAddress, c.Vault.DefaultFallback, c.Vault.AllowedAddresses = first.URL, second.URL, []string{third.URL}
 	})
 	both := r.replicate(other)
 	r.class("own", "vaultAddress: "+third.URL)
-	third.seal()
+	third.Seal()
 	if err := r.refuse(r.pod("own-0", "web", "own")); !strings.Contains(err.Error(), "Vault is sealed") || strings.Contains(err.Error(), second.URL) {
 		t.Errorf("a class with an address of its own: %v", err)
 	}
-	third.unseal()
-	first.seal()
+	third.Unseal()
+	first.Seal()
 	r.class("named", "vaultFallbackAddress: "+third.URL)
 	named := r.pod("named-0", "web", "named")
 	r.publish(named)
@@ -147,7 +147,7 @@ func TestOperatorsSecondAddress(t *testing.T) {
 		t.Errorf("the class names %s as its second address, and %s answers", third.URL, got)
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), named))
-	if n := second.requests(""); n != 0 {
+	if n := second.Requests(""); n != 0 {
 		t.Errorf("the operator's second address was asked %d times for classes that do not use it", n)
 	}
 	r.class("default", "refreshInterval: 1s")
@@ -158,7 +158,7 @@ func TestOperatorsSecondAddress(t *testing.T) {
 		t.Errorf("the operator's second address is %s, and %s answers", second.URL, got)
 	}
 	r.wantAuditLine(`"event":"publish"`, `"answeredBy":"`+second.URL+`"`, `"name":"default-0"`)
-	first.unseal()
+	first.Unseal()
 	both("two")
 	r.eventuallyHolds(p, "two")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
@@ -170,18 +170,18 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	r, answeredBy := fallbackRig(t, allowLocalAddresses)
 	main, other := r.vault, vaulttest.New(t, vaulttest.Options{})
 	both := r.replicate(other)
-	first, second := newProxyBeforeVault(t, main.Address), newProxyBeforeVault(t, other.Address)
+	first, second := testkit.NewProxy(t, main.Address), testkit.NewProxy(t, other.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
-	first.seal()
+	first.Seal()
 	both("two")
 	r.eventuallyHolds(p, "two")
-	if n := second.requests(login); n != 1 {
+	if n := second.Requests(login); n != 1 {
 		t.Errorf("%d logins at the replica, want 1", n)
 	}
 	r.wantAuditLine(`"event":"login"`, `"address":"`+second.URL+`"`)
-	first.unseal()
+	first.Unseal()
 	both("three")
 	r.eventuallyHolds(p, "three")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
@@ -189,7 +189,7 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	r.eventuallyHolds(p, "four")
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	const revoke = "POST /v1/auth/token/revoke-self"
-	r.eventually("the tokens are revoked at the addresses that gave them", func() bool { return first.requests(revoke) >= 1 && second.requests(revoke) >= 1 })
+	r.eventually("the tokens are revoked at the addresses that gave them", func() bool { return first.Requests(revoke) >= 1 && second.Requests(revoke) >= 1 })
 	for name, v := range map[string]*vaulttest.Server{"the first": main, "the replica": other} {
 		client := v.Client()
 		r.eventually(name+" has no token of the pod left", func() bool { return tokensLeft(t, client) == 0 })
@@ -204,12 +204,12 @@ func TestBothAddressesFail(t *testing.T) {
 		allowLocalAddresses(c)
 		c.Vault.AllowedAddresses = allowed
 	})
-	first, second := newProxyBeforeVault(t, r.vault.Address), newProxyBeforeVault(t, r.vault.Address)
+	first, second := testkit.NewProxy(t, r.vault.Address), testkit.NewProxy(t, r.vault.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	live := r.pod("live", "web", "secrets")
 	r.publish(live)
 	first.Close()
-	second.seal()
+	second.Seal()
 	r.manifest("other", "- {objectName: password, secretPath: secret/data/other, secretKey: password}", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+second.URL)
 	err := r.refuse(r.pod("p", "web", "other"))
 	testkit.Says(t, err, first.URL, second.URL, "connection refused", "Vault is sealed")
@@ -217,7 +217,7 @@ func TestBothAddressesFail(t *testing.T) {
 	r.stop()
 	allowed = []string{first.URL}
 	r.start()
-	second.unseal()
+	second.Unseal()
 	err = r.refuse(r.pod("q", "web", "other"))
 	testkit.Says(t, err, "spec.parameters.vaultFallbackAddress: this node's operator does not allow the address "+second.URL)
 	r.class("same", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+first.URL+"/x")

@@ -2,15 +2,10 @@ package wire
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -183,65 +178,11 @@ func (r *rig) makeMistake(t *testing.T, m mistake) {
 	}
 }
 
-// proxyBeforeVault forwards to Vault, or gives another answer instead.
-type proxyBeforeVault struct {
-	*httptest.Server
-	instead atomic.Pointer[http.HandlerFunc]
-	mu      sync.Mutex
-	got     []string // requests, as "METHOD path"
-}
-
-func newProxyBeforeVault(t *testing.T, address string) *proxyBeforeVault {
-	t.Helper()
-	to := testkit.Value(url.Parse(address))(t)
-	forward := httputil.NewSingleHostReverseProxy(to)
-	p := &proxyBeforeVault{}
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.mu.Lock()
-		p.got = append(p.got, r.Method+" "+r.URL.Path)
-		p.mu.Unlock()
-		if instead := p.instead.Load(); instead != nil {
-			(*instead)(w, r)
-			return
-		}
-		forward.ServeHTTP(w, r)
-	}))
-	t.Cleanup(p.Close)
-	return p
-}
-
-// requests counts the requests with a suffix of "METHOD path".
-func (p *proxyBeforeVault) requests(suffix string) (n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, got := range p.got {
-		if strings.HasSuffix(got, suffix) {
-			n++
-		}
-	}
-	return n
-}
-
-func (p *proxyBeforeVault) answer(status int, contentType, body string) {
-	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	})
-	p.instead.Store(&h)
-}
-
-func (p *proxyBeforeVault) seal() {
-	p.answer(http.StatusServiceUnavailable, "application/json", `{"errors":["Vault is sealed"]}`)
-}
-
-func (p *proxyBeforeVault) unseal() { p.instead.Store(nil) }
-
 // TestProxyAnswersRemoveNothing: answers of a proxy before Vault neither empty a volume with onDenied:
 // empty nor remove optional files.
 func TestProxyAnswersRemoveNothing(t *testing.T) {
 	r := newRig(t, allowLocalAddresses)
-	b := newProxyBeforeVault(t, r.vault.Address)
+	b := testkit.NewProxy(t, r.vault.Address)
 	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, optional: true}
 - {objectName: whole, secretPath: kv1/app, optional: true}`, "onDenied: empty", "refreshInterval: 1s", "vaultAddress: "+b.URL)
@@ -258,15 +199,15 @@ func TestProxyAnswersRemoveNothing(t *testing.T) {
 		{401, "text/html", ""},
 		{200, "application/json", `{"status":"maintenance"}`},
 	} {
-		before := b.requests("")
-		b.answer(answer.status, answer.contentType, answer.body)
-		r.eventually("two requests were answered by the proxy", func() bool { return b.requests("") >= before+2 })
+		before := b.Requests("")
+		b.Answer(answer.status, answer.contentType, answer.body)
+		r.eventually("two requests were answered by the proxy", func() bool { return b.Requests("") >= before+2 })
 		r.wantFile(p, "one")
 		if got := r.file(p, "whole"); got != whole {
 			t.Errorf("%d %s: the file holds %q", answer.status, answer.body, got)
 		}
 	}
-	b.unseal()
+	b.Unseal()
 	r.put("db", "two")
 	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
 	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "kv1/other" { capabilities = ["read"] }`))

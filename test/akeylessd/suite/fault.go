@@ -208,20 +208,15 @@ func denialRepeated(t *testing.T, o Options) {
 
 // gateway is an address of the double that can be away.
 type gateway struct {
-	*httptest.Server
+	*testkit.Proxy
 	away atomic.Bool
-	// asked counts the requests, and reviewers those logins that name this gateway as the one which
-	// reviews the pod's token.
-	asked, reviewers atomic.Int64
+	// reviewers counts the logins that name this gateway as the one which reviews the pod's token.
+	reviewers atomic.Int64
 }
 
 func newGateway(t *testing.T, to string) *gateway {
-	t.Helper()
-	target := testkit.Value(url.Parse(to))(t)
-	g := &gateway{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		g.asked.Add(1)
+	g := &gateway{Proxy: testkit.NewProxy(t, to)}
+	g.Intercept(func(w http.ResponseWriter, r *http.Request, double http.Handler) {
 		if g.away.Load() {
 			w.WriteHeader(http.StatusBadGateway)
 			return
@@ -231,9 +226,8 @@ func newGateway(t *testing.T, to string) *gateway {
 			g.reviewers.Add(1)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(g.Close)
+		double.ServeHTTP(w, r)
+	})
 	return g
 }
 
@@ -262,9 +256,9 @@ func secondGateway(t *testing.T, o Options) {
 	if got := w.provider.AnsweredBy(r.Volume); got != "" {
 		t.Errorf("answered by %q after the first was back", got)
 	}
-	before := second.asked.Load()
+	before := second.Requests("")
 	w.refuse(w.request(w.pod("stranger"), params()), "denied")
-	if second.asked.Load() != before {
+	if second.Requests("") != before {
 		t.Error("a denial of the first gateway was asked of the second")
 	}
 	first.away.Store(true)
