@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // mounts are the three ways to a plugin's answer, in turn for each pod and one at a time: the bare
@@ -223,19 +224,22 @@ func mountRequest(p kubelet.Pod, target string) (*v1alpha1.MountRequest, error) 
 // pluginName is the provider's name in classes, and its program's name.
 const pluginName = "pluginprovider"
 
-const pluginStart = 10 * time.Second
+const (
+	pluginStart = 10 * time.Second
+	pluginStop  = 10 * time.Second
+)
 
 // pluginProcess is this project's provider plugin as a process, and a connection to it.
 type pluginProcess struct {
-	dir    string // of its socket
-	cmd    *exec.Cmd
+	dir string // of its socket
+	*testkit.Process
 	conn   *grpc.ClientConn
 	client v1alpha1.CSIDriverProviderClient
 }
 
 // startPlugin starts the plugin with the objects of the class plugged, and
 // waits until it listens.
-func (w *world) startPlugin(ctx context.Context) (*pluginProcess, error) {
+func (w *world) startPlugin(ctx context.Context) (_ *pluginProcess, err error) {
 	p := &pluginProcess{dir: filepath.Join(w.dir, "plugins")}
 	store := filepath.Join(w.dir, "objects")
 	if err := os.Mkdir(store, 0o700); err != nil {
@@ -249,14 +253,13 @@ func (w *world) startPlugin(ctx context.Context) (*pluginProcess, error) {
 			return nil, err
 		}
 	}
-	p.cmd = exec.Command(w.plugin, "--dir="+p.dir, "--name="+pluginName, "--store="+store)
-	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("running the plugin: %w", err)
+	cmd := exec.Command(w.plugin, "--dir="+p.dir, "--name="+pluginName, "--store="+store)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.Process, err = testkit.StartProcess(cmd); err != nil {
+		return nil, err
 	}
-	err := p.connect(ctx)
-	if err != nil {
+	if err := p.connect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the plugin: %w", err), p.stop())
 	}
 	return p, nil
@@ -291,11 +294,8 @@ func (p *pluginProcess) stop() error {
 	if p.conn != nil {
 		err = p.conn.Close()
 	}
-	if e := p.cmd.Process.Signal(syscall.SIGTERM); e != nil && !errors.Is(e, os.ErrProcessDone) {
-		return errors.Join(err, fmt.Errorf("stopping the plugin: %w", e))
-	}
-	if e := p.cmd.Wait(); e != nil {
-		err = errors.Join(err, fmt.Errorf("stopping the plugin: %w", e))
+	if err = errors.Join(err, p.Stop(pluginStop)); err == nil && p.Err() != nil {
+		err = fmt.Errorf("stopping the plugin: %w", p.Err())
 	}
 	return err
 }

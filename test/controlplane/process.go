@@ -2,8 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -27,7 +25,7 @@ type Process struct {
 	t       T
 	command func() *exec.Cmd
 	cmd     *exec.Cmd
-	ended   chan struct{}
+	process *testkit.Process // nil before the first start
 }
 
 // NewProcess prepares a process; Start starts it, as often as it is stopped.
@@ -49,42 +47,23 @@ func (p *Process) Start() {
 	defer log.Close()
 	cmd := p.command()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		p.t.Fatalf("starting %s: %v", p.Name, err)
-	}
-	ended := make(chan struct{})
-	p.cmd, p.ended = cmd, ended
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait()
-	}()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd, p.process = cmd, testkit.Value(testkit.StartProcess(cmd))(p.t)
 }
 
 // Pid is the id of the running process.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+func (p *Process) Pid() int { return p.process.Pid() }
 
 // Running reports whether the program runs.
-func (p *Process) Running() bool {
-	if p.cmd == nil {
-		return false
-	}
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
+func (p *Process) Running() bool { return p.process != nil && p.process.Alive() == nil }
 
 // ExitCode is that of a process which has ended; -1 after a signal.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
 // Kill is kill -9.
 func (p *Process) Kill() {
-	if p.Running() {
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+	if p.process != nil {
+		_ = p.process.Kill()
 	}
 }
 
@@ -94,14 +73,8 @@ func (p *Process) Stop() {
 	if !p.Running() {
 		return
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.t.Fatal(err)
-	}
-	select {
-	case <-p.ended:
-	case <-time.After(stopGrace):
-		p.t.Errorf("%s did not end within %s", p.Name, stopGrace)
-		p.Kill()
+	if err := p.process.Stop(stopGrace); err != nil {
+		p.t.Errorf("%v", err)
 	}
 }
 
@@ -141,9 +114,6 @@ func (p *Process) await(within time.Duration, what string, try func(context.Cont
 		if !p.Running() {
 			p.t.Fatalf("%s has ended while waiting for %s:\n%s", p.Name, what, p.Tail())
 		}
-		if err := try(ctx); err != nil {
-			return fmt.Errorf("%w", err)
-		}
-		return nil
+		return try(ctx)
 	})
 }

@@ -159,10 +159,10 @@ func (w *world) pod(name, serviceAccount, uid string) kubelet.Pod {
 
 // logs explains a failure with the driver's log.
 func (w *world) logs() string {
-	if w.driver == nil || w.driver.Logs() == "" {
+	if w.driver == nil || w.driver.Said() == "" {
 		return ""
 	}
-	return "\n\nThe driver's log ends with:\n" + w.driver.Logs()
+	return "\n\nThe driver's log ends with:\n" + w.driver.Said()
 }
 
 // close ends what still runs. The sandbox removes the mounts and the directory.

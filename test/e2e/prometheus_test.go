@@ -65,17 +65,7 @@ scrape_configs:
   tls_config: {ca_file: %[6]q, cert_file: cert, key_file: key}
   static_configs: [{targets: ["%[5]s:%[7]d"], labels: {instance: %[5]q}}]
 `, scrapeInterval, deployFile(c, "alerts.yaml"), prometheusJob, c.driver.metricsAddress(), c.node.Name(), c.node.CAFile(), kubeletPort), 0o600))
-	cmd := exec.CommandContext(c.t.Context(), program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
-	log := &testkit.Log{}
-	cmd.Stderr = log
-	testkit.Must(c.t, cmd.Start())
-	c.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if c.t.Failed() {
-			c.t.Logf("Prometheus' log:\n%s", log)
-		}
-	})
+	testkit.NewProcess(c.t, exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn"))
 	p := &prometheus{tenant: c, url: "http://" + address}
 	c.until("Prometheus to be ready", func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/-/ready", nil)

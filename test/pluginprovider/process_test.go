@@ -1,13 +1,11 @@
 package pluginprovider_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -50,25 +48,14 @@ func (r *rig) set(object, value string) {
 }
 
 // start runs the provider and waits until it serves.
-func (r *rig) start(args ...string) *exec.Cmd {
+func (r *rig) start(args ...string) *testkit.Process {
 	r.t.Helper()
-	cmd := exec.Command(r.bin, append([]string{"--dir", r.dir, "--name", "aws", "--store", r.store, "--deny", "shop/stranger"}, args...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	testkit.Must(r.t, cmd.Start())
-	r.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if stderr.Len() > 0 {
-			r.t.Logf("the provider said: %s", &stderr)
-		}
-	})
+	p := testkit.NewProcess(r.t, exec.Command(r.bin, append([]string{"--dir", r.dir, "--name", "aws", "--store", r.store, "--deny", "shop/stranger"}, args...)...))
 	testkit.Eventually(r.t, "the provider serves", func() bool {
 		all := r.registry.Health(r.t.Context(), r.registry.Names())
 		return len(all) == 1 && all[0].Err == nil
 	})
-	return cmd
-
+	return p
 }
 
 func (r *rig) fetch(account string, pairs ...string) (string, error) {
@@ -119,8 +106,7 @@ func TestProcess(t *testing.T) {
 	r.wantFault(fault.Unverified, "stranger")
 	r.wantFault(fault.NotFound, "web", "objects", "- {objectName: ../../etc/passwd}")
 
-	testkit.Must(t, first.Process.Kill())
-	_ = first.Wait()
+	testkit.Must(t, first.Kill())
 	r.wantFault(fault.Unavailable, "web")
 	r.start()
 	r.want("two")
@@ -128,9 +114,9 @@ func TestProcess(t *testing.T) {
 
 func TestOrderlyStopTakesTheSocketAway(t *testing.T) {
 	r := newRig(t)
-	cmd := r.start()
-	testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
-	if err := cmd.Wait(); err != nil {
+	p := r.start()
+	testkit.Must(t, p.Stop(testkit.Patience))
+	if err := p.Err(); err != nil {
 		t.Errorf("the provider ended with %v", err)
 	}
 	r.wantFault(fault.UnknownProvider, "web")

@@ -190,7 +190,7 @@ func New(t testing.TB, opts Options) *Server {
 	s := testkit.Value(Start(t.Context(), opts))(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("Vault said:\n%s", s.proc.logs)
+			t.Logf("Vault said:\n%s", s.proc.Said())
 		}
 		testkit.Check(t, s.Stop())
 	})

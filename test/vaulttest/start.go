@@ -5,23 +5,24 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// pollInterval is how often an installed vault is asked whether it serves.
-const pollInterval = 50 * time.Millisecond
+const (
+	// pollInterval is how often an installed vault is asked whether it serves.
+	pollInterval = 50 * time.Millisecond
+	stopGrace    = 10 * time.Second
+)
 
 // startBuilt runs vaultd and reads where it is from its first line.
 func (s *Server) startBuilt(ctx context.Context, path string, opts Options) error {
@@ -50,12 +51,12 @@ func (s *Server) startBuilt(ctx context.Context, path string, opts Options) erro
 	select {
 	case line := <-lines:
 		if err := s.readGreeting(line); err != nil {
-			return proc.explain(err)
+			return proc.Explain(err)
 		}
-	case <-proc.ended:
-		return proc.explain(fmt.Errorf("ended early: %w", proc.err))
+	case <-proc.Ended():
+		return proc.Explain(proc.Alive())
 	case <-ctx.Done():
-		return proc.explain(context.Cause(ctx))
+		return proc.Explain(context.Cause(ctx))
 	}
 	s.root, err = s.newClient()
 	return err
@@ -93,7 +94,7 @@ func (s *Server) startInstalled(ctx context.Context, path string, opts Options) 
 		return err
 	}
 	if err := s.waitServing(ctx, &key); err != nil {
-		return s.proc.explain(err)
+		return s.proc.Explain(err)
 	}
 	s.UnsealKey = key.get()
 	// Dev mode comes with an engine there; the built Vault comes with none.
@@ -120,8 +121,8 @@ func (s *Server) waitServing(ctx context.Context, key *keyFinder) error {
 			return nil
 		}
 		select {
-		case <-s.proc.ended:
-			return fmt.Errorf("ended early: %w", s.proc.err)
+		case <-s.proc.Ended():
+			return s.proc.Alive()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-ticker.C:
@@ -138,7 +139,7 @@ func freePort(ctx context.Context) (string, error) {
 }
 
 // keyFinder finds the unseal key in dev mode's output.
-type keyFinder struct{ text tailBuffer }
+type keyFinder struct{ text testkit.Tail }
 
 func (k *keyFinder) Write(p []byte) (int, error) { return k.text.Write(p) }
 
@@ -151,97 +152,37 @@ func (k *keyFinder) get() string {
 	return strings.TrimSpace(line)
 }
 
-const (
-	stopGrace = 10 * time.Second
-	tailBytes = 16 << 10 // of a program's output, kept to explain a failure
-)
-
 // process is a child whose standard input stays open as long as this process lives, so that the
 // child always ends with it.
 type process struct {
-	cmd   *exec.Cmd
+	*testkit.Process
 	stdin io.Closer
-	logs  *tailBuffer
-	ended chan struct{}
-	err   error // how it ended; valid once ended is closed
 }
 
 // startProcess runs a program. If stdout is a Closer, it is closed when the program has ended.
 func startProcess(stdout io.Writer, logs io.Writer, path string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(path, args...), logs: &tailBuffer{}, ended: make(chan struct{})}
-	p.cmd.Stdout = stdout
-	p.cmd.Stderr = p.logs
-	if logs != nil {
-		p.cmd.Stderr = io.MultiWriter(p.logs, logs)
-	}
-	// In a process group of its own: an interrupt from the terminal is for this process only, and
-	// Vault must still serve during the clean-up.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.WaitDelay = time.Second
-	stdin, err := p.cmd.StdinPipe()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = stdout, logs
+	cmd.WaitDelay = time.Second
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("making its standard input: %w", err)
 	}
-	p.stdin = stdin
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("running %s: %w", path, err)
+	p, err := testkit.StartProcess(cmd)
+	if err != nil {
+		return nil, err
 	}
 	go func() {
-		defer close(p.ended)
-		p.err = p.cmd.Wait()
+		<-p.Ended()
 		if closer, ok := stdout.(io.Closer); ok {
 			closer.Close()
 		}
 	}()
-	return p, nil
-}
-
-// explain adds the end of the program's output to err.
-func (p *process) explain(err error) error {
-	if said := p.logs.String(); said != "" {
-		return fmt.Errorf("%w; it said:\n%s", err, said)
-	}
-	return err
+	return &process{p, stdin}, nil
 }
 
 // stop asks the process to end, kills it if it does not, and waits.
 func (p *process) stop() error {
 	p.stdin.Close()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping Vault: %w", err)
-	}
-	timer := time.NewTimer(stopGrace)
-	defer timer.Stop()
-	select {
-	case <-p.ended:
-		return nil
-	case <-timer.C:
-	}
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("killing Vault: %w", err)
-	}
-	<-p.ended
-	return p.explain(fmt.Errorf("stopping Vault: killed, for it did not end within %s", stopGrace))
-}
-
-// tailBuffer stores the last tailBytes written to it.
-type tailBuffer struct {
-	mu   sync.Mutex
-	data []byte
-}
-
-func (b *tailBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.data = append(b.data, p...)
-	if over := len(b.data) - tailBytes; over > 0 {
-		b.data = append(b.data[:0], b.data[over:]...)
-	}
-	return len(p), nil
-}
-
-func (b *tailBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return string(b.data)
+	return p.Stop(stopGrace)
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,7 +26,7 @@ import (
 type pluginRig struct {
 	*rig
 	store    string
-	provider *exec.Cmd
+	provider *testkit.Process
 }
 
 func newPluginRig(t *testing.T, propagation string) *pluginRig {
@@ -53,17 +52,7 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	p.set("one")
-	p.provider = exec.Command(unshare, "--mount", "--propagation", propagation, bin, "--dir", sockets, "--name", "writer", "--store", p.store, "--deny", "shop/stranger")
-	var stderr bytes.Buffer
-	p.provider.Stderr = &stderr
-	testkit.Must(t, p.provider.Start())
-	t.Cleanup(func() {
-		_ = p.provider.Process.Kill()
-		_ = p.provider.Wait()
-		if stderr.Len() > 0 {
-			t.Logf("the provider said: %s", &stderr)
-		}
-	})
+	p.provider = testkit.NewProcess(t, exec.Command(unshare, "--mount", "--propagation", propagation, bin, "--dir", sockets, "--name", "writer", "--store", p.store, "--deny", "shop/stranger"))
 	p.eventually("the provider listens", func() bool { _, err := os.Lstat(filepath.Join(sockets, "writer.sock")); return err == nil })
 	return p
 }
@@ -125,7 +114,7 @@ func (p *pluginRig) RefreshNow(t *testing.T) {
 // wantNoMounts checks that the provider's mount namespace and the test's have no mount of the volumes.
 func (p *pluginRig) wantNoMounts(t *testing.T) {
 	t.Helper()
-	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
+	for _, process := range []string{"self", fmt.Sprint(p.provider.Pid())} {
 		mounts := testkit.Value(os.ReadFile(filepath.Join("/proc", process, "mountinfo")))(t)
 		for line := range strings.Lines(string(mounts)) {
 			if strings.Contains(line, p.dir+"/kubelet/pods") {

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -49,10 +49,7 @@ type Process struct {
 	Ready  time.Duration
 	Socket string
 
-	cmd   *exec.Cmd
-	logs  *tail
-	ended chan struct{}
-	err   error // how it ended; valid once ended is closed
+	*testkit.Process
 }
 
 // Socket is where a driver that is started in dir serves CSI.
@@ -60,32 +57,22 @@ func Socket(dir string) string { return filepath.Join(dir, "csi.sock") }
 
 // Start starts the driver and waits until it is ready. ctx bounds the start only. The driver ends
 // with this process, even if that is killed.
-func Start(ctx context.Context, o Options) (*Process, error) {
-	p := &Process{Socket: Socket(o.Dir), logs: &tail{}, ended: make(chan struct{})}
-	args := append([]string{
+func Start(ctx context.Context, o Options) (_ *Process, err error) {
+	p := &Process{Socket: Socket(o.Dir)}
+	cmd := exec.Command(o.Binary, append([]string{
 		"--endpoint=unix://" + p.Socket, "--state-dir=" + filepath.Join(o.Dir, "state"),
 		"--nodeid=node-a", "--health-addr=", "--metrics-addr=",
-	}, o.Args...)
-	p.cmd = exec.Command(o.Binary, args...)
+	}, o.Args...)...)
 	// This process's environment must not lead to another Vault or cluster.
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}, o.Env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.logs, p.logs
-	if o.Logs != nil {
-		p.cmd.Stderr = io.MultiWriter(p.logs, o.Logs)
-	}
-	// In a process group of its own: an interrupt from the terminal is for this process only, which
-	// must still unpublish the volumes.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}, o.Env...)
+	cmd.Stderr = o.Logs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("running mayfly-node: %w", err)
+	if p.Process, err = testkit.StartProcess(cmd); err != nil {
+		return nil, err
 	}
-	go func() {
-		defer close(p.ended)
-		p.err = p.cmd.Wait()
-	}()
 	if err := p.waitReady(ctx); err != nil {
-		return nil, errors.Join(p.explain(fmt.Errorf("starting mayfly-node: %w", err)), p.Kill())
+		return nil, errors.Join(p.Explain(fmt.Errorf("starting mayfly-node: %w", err)), p.Kill())
 	}
 	p.Ready = time.Since(began)
 	return p, nil
@@ -105,8 +92,8 @@ func (p *Process) waitReady(ctx context.Context) error {
 			}
 		}
 		select {
-		case <-p.ended:
-			return fmt.Errorf("it ended early: %w", p.ending())
+		case <-p.Ended():
+			return p.Process.Alive()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-ticker.C:
@@ -128,88 +115,21 @@ func (p *Process) probe(ctx context.Context) bool {
 
 // Alive is nil as long as the driver runs.
 func (p *Process) Alive() error {
-	select {
-	case <-p.ended:
-		return p.explain(fmt.Errorf("mayfly-node has ended: %w", p.ending()))
-	default:
-		return nil
-	}
-}
-
-func (p *Process) ending() error {
-	if p.err == nil {
-		return errors.New("with success")
-	}
-	return p.err
-}
-
-// Stop asks the driver to end and waits. It returns an error if the driver fails or must be killed.
-func (p *Process) Stop() error {
-	if err := p.signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	timer := time.NewTimer(stopGrace)
-	defer timer.Stop()
-	select {
-	case <-p.ended:
-		if p.err != nil {
-			return p.explain(fmt.Errorf("stopping mayfly-node: %w", p.err))
-		}
-		return nil
-	case <-timer.C:
-		return errors.Join(p.explain(fmt.Errorf("stopping mayfly-node: it did not end within %s", stopGrace)), p.Kill())
-	}
-}
-
-// Kill kills the driver, as kill -9 does, and waits.
-func (p *Process) Kill() error {
-	err := p.signal(syscall.SIGKILL)
-	if err == nil {
-		<-p.ended
-	}
-	return err
-}
-
-func (p *Process) signal(s syscall.Signal) error {
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("sending %s to mayfly-node: %w", s, err)
+	if err := p.Process.Alive(); err != nil {
+		return p.Explain(fmt.Errorf("mayfly-node: %w", err))
 	}
 	return nil
 }
 
-// explain adds the end of the driver's log.
-func (p *Process) explain(err error) error {
-	if said := p.logs.String(); said != "" {
-		return fmt.Errorf("%w; its log ends with:\n%s", err, said)
+// Stop asks the driver to end and waits. It returns an error if the driver fails or must be killed.
+func (p *Process) Stop() error {
+	if err := p.Process.Stop(stopGrace); err != nil {
+		return err
 	}
-	return err
-}
-
-// Logs is the end of the driver's log.
-func (p *Process) Logs() string { return p.logs.String() }
-
-const tailBytes = 8 << 10
-
-// tail keeps the last bytes written to it.
-type tail struct {
-	mu   sync.Mutex
-	data []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.data = append(t.data, p...)
-	if over := len(t.data) - tailBytes; over > 0 {
-		t.data = append(t.data[:0], t.data[over:]...)
+	if err := p.Err(); err != nil {
+		return p.Explain(fmt.Errorf("stopping mayfly-node: %w", err))
 	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.data)
+	return nil
 }
 
 // Usage is what the driver has used so far.
@@ -222,7 +142,7 @@ type Usage struct {
 
 // Usage asks the kernel.
 func (p *Process) Usage() (Usage, error) {
-	dir := filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid))
+	dir := filepath.Join("/proc", strconv.Itoa(p.Pid()))
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		return Usage{}, fmt.Errorf("measuring mayfly-node: %w", err)
@@ -230,7 +150,7 @@ func (p *Process) Usage() (Usage, error) {
 	// Without rights over the process this fails; the rest is still good.
 	rollup, _ := os.ReadFile(filepath.Join(dir, "smaps_rollup"))
 	u := Usage{RSS: kilobytes(status, "VmRSS:"), Peak: kilobytes(status, "VmHWM:"), PSS: kilobytes(rollup, "Pss:")}
-	if u.CPU, err = cpuTime(p.cmd.Process.Pid); err != nil {
+	if u.CPU, err = cpuTime(p.Pid()); err != nil {
 		return Usage{}, fmt.Errorf("measuring mayfly-node: %w", err)
 	}
 	if u.RSS == 0 {
