@@ -32,8 +32,7 @@ func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Iss
 // post returns the status and the answer.
 func post(t *testing.T, s *akeylessd.Server, path string, body map[string]any) (int, map[string]any) {
 	t.Helper()
-	text, err := json.Marshal(body)
-	testkit.Must(t, err)
+	text := testkit.Value(json.Marshal(body))(t)
 	resp, err := http.Post(s.URL()+path, "application/json", bytes.NewReader(text)) //nolint:noctx // a test's own server
 	testkit.Must(t, err)
 	defer func() { _ = resp.Body.Close() }()

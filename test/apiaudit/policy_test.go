@@ -108,16 +108,14 @@ func TestPolicy(t *testing.T) {
 		_, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
-	_, err := api.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+	testkit.Value(api.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "nodes"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:nodes"}},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	}, metav1.CreateOptions{}))(t)
 
 	// Secrets: a write whose bodies hold the marker, a read, a watch, and kubelet's.
 	testkit.Must(t, r.api.PutSecret(ctx, "db", marker))
-	_, err = api.CoreV1().Secrets("default").Patch(ctx, "db", types.MergePatchType, []byte(`{"metadata":{"annotations":{"note":"`+marker+`"}},"stringData":{"text":"`+marker+`-2"}}`), metav1.PatchOptions{})
-	testkit.Must(t, err)
+	testkit.Value(api.CoreV1().Secrets("default").Patch(ctx, "db", types.MergePatchType, []byte(`{"metadata":{"annotations":{"note":"`+marker+`"}},"stringData":{"text":"`+marker+`-2"}}`), metav1.PatchOptions{}))(t)
 	testkit.Value(r.api.ReadSecret(ctx, "db"))(t)
 	for _, c := range []kubernetes.Interface{api, node} {
 		w := testkit.Value(c.CoreV1().Secrets("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"}))(t)
@@ -127,18 +125,15 @@ func TestPolicy(t *testing.T) {
 	// Tokens for a user and for kubelet.
 	var tokens []string
 	for _, c := range []kubernetes.Interface{api, node} {
-		answer, err := c.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"vault"}}}, metav1.CreateOptions{})
-		testkit.Must(t, err)
+		answer := testkit.Value(c.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"vault"}}}, metav1.CreateOptions{}))(t)
 		tokens = append(tokens, answer.Status.Token)
 	}
 	// Ways into a pod; there is no node, so they end in errors.
-	_, err = api.CoreV1().Pods("default").Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Value(api.CoreV1().Pods("default").Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}, metav1.CreateOptions{}))(t)
 	for _, way := range []string{"exec", "attach", "portforward", "proxy/metrics"} {
 		r.post("/api/v1/namespaces/default/pods/web/"+way, nil)
 	}
-	_, err = api.CoreV1().Pods("default").Patch(ctx, "web", types.StrategicMergePatchType, []byte(`{"spec":{"ephemeralContainers":[{"name":"debug","image":"x","env":[{"name":"PASSWORD","value":"`+marker+`"}]}]}}`), metav1.PatchOptions{}, "ephemeralcontainers")
-	testkit.Must(t, err)
+	testkit.Value(api.CoreV1().Pods("default").Patch(ctx, "web", types.StrategicMergePatchType, []byte(`{"spec":{"ephemeralContainers":[{"name":"debug","image":"x","env":[{"name":"PASSWORD","value":"`+marker+`"}]}]}}`), metav1.PatchOptions{}, "ephemeralcontainers"))(t)
 	// Objects that decide who may read what.
 	controlplane.Await(t, waitTimeout, "a class", func(context.Context) error {
 		if answer := r.post("/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses", []byte(class)); !bytes.Contains(answer, []byte(`"uid"`)) {
@@ -146,8 +141,7 @@ func TestPolicy(t *testing.T) {
 		}
 		return nil
 	})
-	_, err = api.RbacV1().Roles("default").Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Value(api.RbacV1().Roles("default").Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}, metav1.CreateOptions{}))(t)
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":"x"},"spec":{"validations":[{"expression":"true"}]}}`))
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingWebhookConfiguration","metadata":{"name":"y"}}`))
 	// A request that the policy does not log.

@@ -120,8 +120,7 @@ func TestMountRequest(t *testing.T) {
 	store.Set("password", files["db/password"])
 	store.Set("key", files["api-key"])
 	dir := t.TempDir()
-	server, err := pluginprovider.Start(dir, pluginName, pluginprovider.Options{Store: &store})
-	testkit.Must(t, err)
+	server := testkit.Value(pluginprovider.Start(dir, pluginName, pluginprovider.Options{Store: &store}))(t)
 	t.Cleanup(server.Stop)
 	source, end, err := providerPackage(t.Context(), dir)
 	testkit.Must(t, err)
@@ -153,9 +152,7 @@ func TestAkeylessFloor(t *testing.T) {
 	f := newFloor(2, akeylessFloor(n.akeyless.URL()))
 	defer f.close()
 	count := testkit.Value(akeylessStore{n.akeyless}.begin())(t)
-	if _, err := f.run(t.Context(), n.pods("a", keyless, 3)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(f.run(t.Context(), n.pods("a", keyless, 3)))(t)
 	if got, err := count(t.Context()); err != nil || got.Logins != 3 || got.Reads != 6 || got.total() != 9 {
 		t.Errorf("counted %s, %v", got, err)
 	}

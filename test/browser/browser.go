@@ -133,8 +133,7 @@ func (b *Browser) Screenshot() []byte {
 	b.t.Helper()
 	var out struct{ Data string }
 	b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &out)
-	png := testkit.Value(base64.StdEncoding.DecodeString(out.Data))(b.t)
-	return png
+	return testkit.Value(base64.StdEncoding.DecodeString(out.Data))(b.t)
 }
 
 // Problems are the browser's complaints and the pages' console messages since the start.

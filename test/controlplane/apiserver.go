@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/mayfly-csi/mayfly/test/pki"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // firstPort is the first API server's port.
@@ -52,12 +53,10 @@ func (c *Cluster) APIServer(name, encryption string, more ...string) *APIServer 
 		return exec.Command("unshare", append([]string{"--uts", "sh", "-c", `hostname "$0" && exec "$@"`, name, c.apiserver}, args...)...)
 	})
 	c.writeKubeconfig(a.Kubeconfig, a.URL, c.admin)
-	config, err := clientcmd.BuildConfigFromFlags("", a.Kubeconfig)
-	c.must(err)
+	config := testkit.Value(clientcmd.BuildConfigFromFlags("", a.Kubeconfig))(c.t)
 	config.QPS = -1
 	a.Config = config
-	a.Client, err = kubernetes.NewForConfig(config)
-	c.must(err)
+	a.Client = testkit.Value(kubernetes.NewForConfig(config))(c.t)
 	a.Start()
 	return a
 }
@@ -65,21 +64,17 @@ func (c *Cluster) APIServer(name, encryption string, more ...string) *APIServer 
 // WriteKubeconfig writes a kubeconfig with a certificate of a user in a group.
 func (a *APIServer) WriteKubeconfig(path, user, group string) {
 	a.t.Helper()
-	pair, err := a.cluster.ca.Issue(pki.Identity{Name: user, Group: group})
-	a.cluster.must(err)
+	pair := testkit.Value(a.cluster.ca.Issue(pki.Identity{Name: user, Group: group}))(a.cluster.t)
 	a.cluster.writeKubeconfig(path, a.URL, pair)
 }
 
 // As is a client with a certificate of a user in a group.
 func (a *APIServer) As(user, group string) kubernetes.Interface {
 	a.t.Helper()
-	pair, err := a.cluster.ca.Issue(pki.Identity{Name: user, Group: group})
-	a.cluster.must(err)
+	pair := testkit.Value(a.cluster.ca.Issue(pki.Identity{Name: user, Group: group}))(a.cluster.t)
 	config := rest.CopyConfig(a.Config)
 	config.CertData, config.KeyData, config.CertFile, config.KeyFile = pair.Cert, pair.Key, "", ""
-	client, err := kubernetes.NewForConfig(config)
-	a.cluster.must(err)
-	return client
+	return testkit.Value(kubernetes.NewForConfig(config))(a.cluster.t)
 }
 
 func (c *Cluster) apiServerArguments(port int, more []string) []string {
@@ -138,8 +133,7 @@ func (a *APIServer) Get(ctx context.Context, path string) (string, error) {
 // until it works. controllers are those to run.
 func (c *Cluster) ControllerManager(a *APIServer, controllers string) *Process {
 	c.t.Helper()
-	pair, err := c.ca.Issue(pki.Identity{Name: "system:kube-controller-manager"})
-	c.must(err)
+	pair := testkit.Value(c.ca.Issue(pki.Identity{Name: "system:kube-controller-manager"}))(c.t)
 	config := c.Path("kube-controller-manager.kubeconfig")
 	c.writeKubeconfig(config, a.URL, pair)
 	p := NewProcess(c.t, "kube-controller-manager", c.Path("kube-controller-manager.log"), func() *exec.Cmd {

@@ -97,12 +97,9 @@ func (c *Cluster) writeCredentials() {
 	c.must(err)
 	c.ca, c.caCert, err = pki.NewAuthority("kubernetes")
 	c.must(err)
-	etcdPair, err := etcd.Issue(pki.Identity{Name: "etcd", Hosts: []string{c.Address}})
-	c.must(err)
-	server, err := c.ca.Issue(pki.Identity{Name: "kube-apiserver", Hosts: []string{c.Address, "kubernetes", "kubernetes.default.svc"}})
-	c.must(err)
-	accounts, err := pki.NewServiceAccountKey()
-	c.must(err)
+	etcdPair := testkit.Value(etcd.Issue(pki.Identity{Name: "etcd", Hosts: []string{c.Address}}))(c.t)
+	server := testkit.Value(c.ca.Issue(pki.Identity{Name: "kube-apiserver", Hosts: []string{c.Address, "kubernetes", "kubernetes.default.svc"}}))(c.t)
+	accounts := testkit.Value(pki.NewServiceAccountKey())(c.t)
 	c.admin, err = c.ca.Issue(pki.Identity{Name: "admin", Group: "system:masters"})
 	c.must(err)
 	for name, data := range map[string][]byte{
@@ -133,8 +130,7 @@ func (c *Cluster) startEtcd() {
 	})
 	c.Etcd.Start()
 	info := transport.TLSInfo{TrustedCAFile: c.Path("etcd-ca.crt"), CertFile: c.Path("etcd.crt"), KeyFile: c.Path("etcd.key")}
-	secure, err := info.ClientConfig()
-	c.must(err)
+	secure := testkit.Value(info.ClientConfig())(c.t)
 	c.Client, err = clientv3.New(clientv3.Config{Endpoints: []string{c.EtcdURL()}, TLS: secure, Logger: zap.NewNop()})
 	c.must(err)
 	c.t.Cleanup(func() { _ = c.Client.Close() })
@@ -152,8 +148,7 @@ func (c *Cluster) EtcdFlags() []string {
 // Raw reads the values below a prefix of etcd, as they are.
 func (c *Cluster) Raw(prefix string) map[string][]byte {
 	c.t.Helper()
-	answer, err := c.Client.Get(c.t.Context(), prefix, clientv3.WithPrefix())
-	c.must(err)
+	answer := testkit.Value(c.Client.Get(c.t.Context(), prefix, clientv3.WithPrefix()))(c.t)
 	all := map[string][]byte{}
 	for _, kv := range answer.Kvs {
 		all[string(kv.Key)] = kv.Value
@@ -164,13 +159,10 @@ func (c *Cluster) Raw(prefix string) map[string][]byte {
 // Snapshot writes the same file as etcdctl snapshot save.
 func (c *Cluster) Snapshot(path string) {
 	c.t.Helper()
-	stream, err := c.Client.Snapshot(c.t.Context())
-	c.must(err)
+	stream := testkit.Value(c.Client.Snapshot(c.t.Context()))(c.t)
 	defer stream.Close()
-	file, err := os.Create(path)
-	c.must(err)
-	_, err = io.Copy(file, stream)
-	c.must(err)
+	file := testkit.Value(os.Create(path))(c.t)
+	testkit.Value(io.Copy(file, stream))(c.t)
 	c.must(file.Close())
 }
 
@@ -192,15 +184,11 @@ func namespace(name string) *corev1.Namespace {
 // CRDs creates the chart's CustomResourceDefinitions, and waits until a path of theirs is served.
 func (a *APIServer) CRDs(path string) {
 	a.t.Helper()
-	root, err := toolcache.ModuleRoot()
-	a.cluster.must(err)
-	files, err := filepath.Glob(filepath.Join(root, "charts/mayfly/files/crds/*.yaml"))
-	a.cluster.must(err)
+	root := testkit.Value(toolcache.ModuleRoot())(a.cluster.t)
+	files := testkit.Value(filepath.Glob(filepath.Join(root, "charts/mayfly/files/crds/*.yaml")))(a.cluster.t)
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		a.cluster.must(err)
-		data, err := yaml.YAMLToJSON(text)
-		a.cluster.must(err)
+		text := testkit.Value(os.ReadFile(file))(a.cluster.t)
+		data := testkit.Value(yaml.YAMLToJSON(text))(a.cluster.t)
 		a.cluster.must(a.Post(a.t.Context(), "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", data))
 	}
 	a.await(readyWithin, path, func(ctx context.Context) error {

@@ -23,8 +23,7 @@ func crashes(t *testing.T) int {
 	if text == "" {
 		return 200
 	}
-	n := testkit.Value(strconv.Atoi(text))(t)
-	return n
+	return testkit.Value(strconv.Atoi(text))(t)
 }
 
 const (

@@ -259,8 +259,7 @@ func (env *environment) exist(users map[string]string) int {
 }
 
 func (env *environment) count(where string) int {
-	n := testkit.Value(strconv.Atoi(env.postgres.Query(env.t, "SELECT count(*) FROM pg_roles WHERE "+where)))(env.t)
-	return n
+	return testkit.Value(strconv.Atoi(env.postgres.Query(env.t, "SELECT count(*) FROM pg_roles WHERE "+where)))(env.t)
 }
 
 func (env *environment) list(path string) []string {

@@ -261,8 +261,7 @@ func TestCheckMount(t *testing.T) {
 }
 
 func TestColour(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	testkit.Must(t, err)
+	file := testkit.Value(os.Create(filepath.Join(t.TempDir(), "out")))(t)
 	defer file.Close()
 	if s := newScreen(file, func(string) string { return "" }); s.colour || s.paint(bold, "x") != "x" {
 		t.Error("a file gets colours")

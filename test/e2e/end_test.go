@@ -74,14 +74,12 @@ func mountLine(_ context.Context, path string) string {
 func jobCompletes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	mark, err := c.vault.Mark()
-	testkit.Must(c.t, err)
+	mark := testkit.Value(c.vault.Mark())(c.t)
 	template := newPod("", `cat /secrets/password`, once, mounts("db"))
-	_, err = c.api.BatchV1().Jobs(c.ns).Create(c.t.Context(), &batchv1.Job{
+	testkit.Value(c.api.BatchV1().Jobs(c.ns).Create(c.t.Context(), &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "job"},
 		Spec:       batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: template.Spec}},
-	}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	}, metav1.CreateOptions{}))(c.t)
 	c.until("the job to complete", func(ctx context.Context) error {
 		job, err := c.api.BatchV1().Jobs(c.ns).Get(ctx, "job", metav1.GetOptions{})
 		if err == nil && job.Status.Succeeded != 1 {

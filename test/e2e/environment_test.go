@@ -284,10 +284,9 @@ const tenantPrefix = "e2e-"
 func (e *environment) newTenant(t *testing.T) *tenant {
 	t.Helper()
 	testkit.Must(t, context.Cause(e.ctx))
-	namespace, err := e.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+	namespace := testkit.Value(e.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: tenantPrefix, Labels: map[string]string{tenantLabel: "true"}},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	}, metav1.CreateOptions{}))(t)
 	c := &tenant{environment: e, t: t, ns: namespace.Name}
 	t.Cleanup(c.deleteNamespace)
 	c.account(account)
@@ -301,8 +300,7 @@ func (e *environment) newTenant(t *testing.T) *tenant {
 
 func (c *tenant) account(name string) {
 	c.t.Helper()
-	_, err := c.api.CoreV1().ServiceAccounts(c.ns).Create(c.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	testkit.Value(c.api.CoreV1().ServiceAccounts(c.ns).Create(c.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}))(c.t)
 }
 
 // deleteNamespace does not wait: the pods end during the next case, and checkNothingLeft finds

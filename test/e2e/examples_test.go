@@ -133,8 +133,7 @@ func (c *tenant) awaitLogContains(pod, words string) {
 // certificate returns a certificate of that serial number, with its key.
 func certificate(c *tenant, serial int64) map[string]any {
 	c.t.Helper()
-	pair, err := pki.SelfSigned(x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "web"}, DNSNames: []string{"web"}})
-	testkit.Must(c.t, err)
+	pair := testkit.Value(pki.SelfSigned(x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "web"}, DNSNames: []string{"web"}}))(c.t)
 	return map[string]any{"certificate": string(pair.Cert), "private_key": string(pair.Key)}
 }
 

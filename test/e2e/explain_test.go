@@ -355,8 +355,7 @@ func (c *tenant) createOtherObjects() {
 	c.replicas("replicas", 2, newPod("", printOnce, mounts("replicas")))
 
 	testkit.Must(c.t, c.api.CoreV1().ServiceAccounts(c.ns).Delete(ctx, "leaving", metav1.DeleteOptions{}))
-	_, err := c.api.CoreV1().Pods(c.ns).Patch(ctx, "no-account", types.JSONPatchType, []byte(`[{"op":"remove","path":"/spec/schedulingGates"}]`), metav1.PatchOptions{})
-	testkit.Must(c.t, err)
+	testkit.Value(c.api.CoreV1().Pods(c.ns).Patch(ctx, "no-account", types.JSONPatchType, []byte(`[{"op":"remove","path":"/spec/schedulingGates"}]`), metav1.PatchOptions{}))(c.t)
 	for _, name := range []string{"fading", "emptied"} {
 		c.awaitPod(name, isRunning)
 	}
@@ -367,12 +366,11 @@ func (c *tenant) replicas(name string, n int32, pod *corev1.Pod) {
 	c.t.Helper()
 	labels := map[string]string{"app": name}
 	pod.Labels = labels
-	_, err := c.api.AppsV1().Deployments(c.ns).Create(c.t.Context(), &appsv1.Deployment{
+	testkit.Value(c.api.AppsV1().Deployments(c.ns).Create(c.t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec}},
-	}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	}, metav1.CreateOptions{}))(c.t)
 }
 
 // authMethod enables an auth method for the tenant, with the role web if it is of type kubernetes.
@@ -441,8 +439,7 @@ func explainDriver(c *tenant) {
 	change(map[string]any{"spec": map[string]any{"podInfoOnMount": true}})
 
 	daemonSet := func(patch string) {
-		_, err := c.api.AppsV1().DaemonSets(releaseNamespace).Patch(ctx, releaseName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
-		testkit.Must(c.t, err)
+		testkit.Value(c.api.AppsV1().DaemonSets(releaseNamespace).Patch(ctx, releaseName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}))(c.t)
 	}
 	daemonSet(`{"spec":{"template":{"spec":{"containers":[{"name":"mayfly-node","image":"mayfly.test/none:1"}]}}}}`)
 	c.awaitDriverUnready()

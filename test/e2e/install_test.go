@@ -90,8 +90,7 @@ func (c *tenant) taint(ctx context.Context, key string) error {
 
 func (c *tenant) mustEvents(pod string) []corev1.Event {
 	c.t.Helper()
-	events := testkit.Value(c.events(c.t.Context(), c.ns, pod))(c.t)
-	return events
+	return testkit.Value(c.events(c.t.Context(), c.ns, pod))(c.t)
 }
 
 // tokenTransports has kubelet pass the service account tokens in the volume context, as before

@@ -84,11 +84,9 @@ func (c *tenant) kmsConfig(root, dir string) {
 	c.t.Helper()
 	mount := "transit-" + c.ns
 	testkit.Must(c.t, c.vault.EnableTransit(c.t.Context(), mount, "kubernetes"))
-	policy, err := os.ReadFile(filepath.Join(root, "deploy/kms/policy.hcl"))
-	testkit.Must(c.t, err)
+	policy := testkit.Value(os.ReadFile(filepath.Join(root, "deploy/kms/policy.hcl")))(c.t)
 	testkit.Must(c.t, c.vault.Policy(c.t.Context(), mount, string(bytes.ReplaceAll(policy, []byte(`"transit/`), []byte(`"`+mount+"/")))))
-	token, err := c.vault.Client().Auth().Token().CreateWithContext(c.t.Context(), &api.TokenCreateRequest{Policies: []string{mount}, Period: "1h"})
-	testkit.Must(c.t, err)
+	token := testkit.Value(c.vault.Client().Auth().Token().CreateWithContext(c.t.Context(), &api.TokenCreateRequest{Policies: []string{mount}, Period: "1h"}))(c.t)
 	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, "token"), []byte(token.Auth.ClientToken), 0o600))
 	data := testkit.Value(os.ReadFile(filepath.Join(root, "deploy/kms/config.yaml")))(c.t)
 	settings := map[string]any{}

@@ -259,8 +259,7 @@ func (r *release) metrics(ctx context.Context) (samples, error) {
 
 func (c *tenant) driverMetrics() samples {
 	c.t.Helper()
-	s := testkit.Value(c.driver.metrics(c.t.Context()))(c.t)
-	return s
+	return testkit.Value(c.driver.metrics(c.t.Context()))(c.t)
 }
 
 // writes count requests that change pod statuses.
@@ -346,17 +345,15 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 
 func (c *tenant) vaultMark() vaulttest.Mark {
 	c.t.Helper()
-	mark := testkit.Value(c.vault.Mark())(c.t)
-	return mark
+	return testkit.Value(c.vault.Mark())(c.t)
 }
 
 // writesSince counts the driver's successful writes in the tenant's namespace.
 func (c *tenant) writesSince(t tally) int {
 	c.t.Helper()
-	found, err := c.auditedSince(t.audit, func(e controlplane.Event) bool {
+	found := testkit.Value(c.auditedSince(t.audit, func(e controlplane.Event) bool {
 		return e.ObjectRef.Namespace == c.ns && e.ResponseStatus.Code < http.StatusBadRequest
-	})
-	testkit.Must(c.t, err)
+	}))(c.t)
 	return found.writes()
 }
 

@@ -142,10 +142,9 @@ func (r *reader) prepare() {
 		testkit.Must(r.t, os.Symlink(path, filepath.Join(bin, name)))
 	}
 	r.writeHelm(filepath.Join(bin, "helm"))
-	mine, err := json.Marshal(map[string]any{
+	mine := testkit.Value(json.Marshal(map[string]any{
 		"image": map[string]any{"repository": imageRepository, "tag": versions[0]}, "vault": map[string]any{"address": r.store.Address},
-	})
-	testkit.Must(r.t, err)
+	}))(r.t)
 	for _, name := range []string{"my.yaml", "my.json"} {
 		testkit.Must(r.t, os.WriteFile(filepath.Join(work, name), mine, 0o600))
 	}
@@ -157,7 +156,7 @@ func (r *reader) prepare() {
 	testkit.Must(r.t, r.store.EnableKV(ctx, "secret", 2)) // as on every new Vault in development mode
 	r.do("kubectl create configmap " + pagesAuthority + " --namespace " + pagesRelease + " --from-file ca.crt=" + r.store.CAFile)
 	before := r.clusterObjects()
-	_, err = os.Stat(pagesLogs)
+	_, err := os.Stat(pagesLogs)
 	madeHere := errors.Is(err, os.ErrNotExist)
 	r.t.Cleanup(func() {
 		if madeHere {
@@ -182,8 +181,7 @@ func (r *reader) clusterObjects() string {
 func (r *reader) newSession() *pages.Session {
 	r.t.Helper()
 	state := testkit.Value(os.MkdirTemp(r.dir, "state"))(r.t)
-	session := testkit.Value(pages.NewSession(state, filepath.Join(r.dir, "work"), r.env))(r.t)
-	return session
+	return testkit.Value(pages.NewSession(state, filepath.Join(r.dir, "work"), r.env))(r.t)
 }
 
 // writeHelm makes a helm that adds the settings that only this node needs: kubelet's directory, the
@@ -205,10 +203,9 @@ func (r *reader) writeHelm(path string) {
 
 func (r *reader) makeShop(ctx context.Context) {
 	r.t.Helper()
-	_, err := r.api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
+	testkit.Value(r.api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: pagesNamespace, Labels: map[string]string{tenantLabel: "true"}},
-	}, metav1.CreateOptions{})
-	testkit.Must(r.t, err)
+	}, metav1.CreateOptions{}))(r.t)
 	r.in(r.t).account(account)
 	busybox := testkit.Value(exec.LookPath("busybox"))(r.t)
 	program := testkit.Value(os.ReadFile(busybox))(r.t)
@@ -369,8 +366,7 @@ func (r *reader) awaitPods(b pages.Block) {
 func (r *reader) storeSecrets() {
 	r.t.Helper()
 	ctx := r.t.Context()
-	mounted, err := r.store.Client().Sys().ListMountsWithContext(ctx)
-	testkit.Must(r.t, err)
+	mounted := testkit.Value(r.store.Client().Sys().ListMountsWithContext(ctx))(r.t)
 	if found, err := r.store.Client().Logical().ReadWithContext(ctx, "secret/data/web/db"); err != nil || found == nil {
 		testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web", "password": marker + "one"}))
 	}

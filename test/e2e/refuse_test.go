@@ -155,7 +155,7 @@ func driverRights(c *tenant) {
 		{"get", "", "pods", "", false},
 		{"patch", "", "nodes", "", false},
 	} {
-		review, err := c.api.AuthorizationV1().SubjectAccessReviews().Create(c.t.Context(), &authorizationv1.SubjectAccessReview{
+		review := testkit.Value(c.api.AuthorizationV1().SubjectAccessReviews().Create(c.t.Context(), &authorizationv1.SubjectAccessReview{
 			Spec: authorizationv1.SubjectAccessReviewSpec{
 				User:   driverUser,
 				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + releaseNamespace, "system:authenticated"},
@@ -163,8 +163,7 @@ func driverRights(c *tenant) {
 					Namespace: c.ns, Verb: right.verb, Group: right.group, Resource: right.resource, Subresource: right.subresource,
 				},
 			},
-		}, metav1.CreateOptions{})
-		testkit.Must(c.t, err)
+		}, metav1.CreateOptions{}))(c.t)
 		if review.Status.Allowed != right.want {
 			c.t.Errorf("the driver may %s %s/%s: %t, want %t", right.verb, right.resource, right.subresource, review.Status.Allowed, right.want)
 		}

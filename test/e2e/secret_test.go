@@ -108,8 +108,7 @@ func secretsSynced(c *tenant) {
 func (c *tenant) checkDoctorOnSecrets() {
 	c.t.Helper()
 	ctx := c.t.Context()
-	_, err := c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{FieldManager: "helm"})
-	testkit.Must(c.t, err)
+	testkit.Value(c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{FieldManager: "helm"}))(c.t)
 	c.classWithSecrets("unwritten", nil, opaque("theirs"), opaque("unlisted"))
 	var found []string
 	for _, f := range c.doctor().Findings {
@@ -175,8 +174,7 @@ func variables(pod *corev1.Pod) {
 
 func (c *tenant) secret(name string) *corev1.Secret {
 	c.t.Helper()
-	s := testkit.Value(c.api.CoreV1().Secrets(c.ns).Get(c.t.Context(), name, metav1.GetOptions{}))(c.t)
-	return s
+	return testkit.Value(c.api.CoreV1().Secrets(c.ns).Get(c.t.Context(), name, metav1.GetOptions{}))(c.t)
 }
 
 // printBoth prints the two files of rotationRestarts.
@@ -266,14 +264,13 @@ func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod, class stri
 		annotations[reloader.Annotation] = class
 	}
 	pod.Labels = labels
-	_, err := c.api.AppsV1().Deployments(c.ns).Create(c.t.Context(), &appsv1.Deployment{
+	testkit.Value(c.api.AppsV1().Deployments(c.ns).Create(c.t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec},
 		},
-	}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	}, metav1.CreateOptions{}))(c.t)
 }
 
 // awaitRollout waits until exactly the Deployment's pods are ready and each has printed that text.

@@ -41,8 +41,7 @@ func (c *tenant) awaitStatus(pod *corev1.Pod, wanted func(podStatus) error) (fou
 
 func (c *tenant) start(pod *corev1.Pod) *corev1.Pod {
 	c.t.Helper()
-	made := testkit.Value(c.api.CoreV1().Pods(c.ns).Create(c.t.Context(), pod, metav1.CreateOptions{}))(c.t)
-	return made
+	return testkit.Value(c.api.CoreV1().Pods(c.ns).Create(c.t.Context(), pod, metav1.CreateOptions{}))(c.t)
 }
 
 func (c *tenant) run(pod *corev1.Pod) *corev1.Pod {

@@ -113,12 +113,10 @@ func (c *tenant) grant(name string, cluster bool, subject rbacv1.Subject, rules 
 	ctx, api := c.t.Context(), c.api.RbacV1()
 	subjects := []rbacv1.Subject{subject}
 	if !cluster {
-		_, err := api.Roles(c.ns).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
-		testkit.Must(c.t, err)
-		_, err = api.RoleBindings(c.ns).Create(ctx, &rbacv1.RoleBinding{
+		testkit.Value(api.Roles(c.ns).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{}))(c.t)
+		testkit.Value(api.RoleBindings(c.ns).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		}, metav1.CreateOptions{})
-		testkit.Must(c.t, err)
+		}, metav1.CreateOptions{}))(c.t)
 		return
 	}
 	name = c.ns + "-" + name
@@ -127,12 +125,10 @@ func (c *tenant) grant(name string, cluster bool, subject rbacv1.Subject, rules 
 		_ = api.ClusterRoleBindings().Delete(ctx, name, metav1.DeleteOptions{})
 		_ = api.ClusterRoles().Delete(ctx, name, metav1.DeleteOptions{})
 	})
-	_, err := api.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
-	_, err = api.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+	testkit.Value(api.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{}))(c.t)
+	testkit.Value(api.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-	}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	}, metav1.CreateOptions{}))(c.t)
 }
 
 func (c *tenant) user(name string) rbacv1.Subject {
@@ -331,10 +327,8 @@ func doctorCommand(c *tenant) {
 			LocalObjectReference: corev1.LocalObjectReference{Name: "mine"}, Key: "password", Optional: new(true),
 		}}}}
 	}))
-	_, err := c.api.CoreV1().ConfigMaps(c.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "app"}, Data: map[string]string{"DB_PASSWORD": marker + "Aa1!"}}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
-	_, err = c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, StringData: map[string]string{"password": marker}}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	testkit.Value(c.api.CoreV1().ConfigMaps(c.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "app"}, Data: map[string]string{"DB_PASSWORD": marker + "Aa1!"}}, metav1.CreateOptions{}))(c.t)
+	testkit.Value(c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, StringData: map[string]string{"password": marker}}, metav1.CreateOptions{}))(c.t)
 	c.grant("reads-all", true, c.user("reads-all"), may("list", "core", "secrets"))
 	admin := c.doctor()
 	for _, title := range []string{"the driver's installation", "audit trail", "the driver on every node", "CRDs", "admission policies", "the driver's flags"} {
@@ -366,10 +360,9 @@ func doctorCommand(c *tenant) {
 
 func (c *tenant) doctorAsViewer() {
 	viewer := c.user("viewer")
-	_, err := c.api.RbacV1().RoleBindings(c.ns).Create(c.t.Context(), &rbacv1.RoleBinding{
+	testkit.Value(c.api.RbacV1().RoleBindings(c.ns).Create(c.t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "viewer"}, Subjects: []rbacv1.Subject{viewer}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
-	}, metav1.CreateOptions{})
-	testkit.Must(c.t, err)
+	}, metav1.CreateOptions{}))(c.t)
 	object := finding.Object{Kind: "ConfigMap", Namespace: c.ns, Name: "app"}
 	c.until("the viewer's rights", func(context.Context) error {
 		r := c.doctor("--as", viewer.Name)

@@ -32,8 +32,7 @@ type volume struct {
 func newVolume(t *testing.T, files map[string]string) volume {
 	t.Helper()
 	path := t.TempDir()
-	root, err := os.Open(path)
-	testkit.Must(t, err)
+	root := testkit.Value(os.Open(path))(t)
 	dir, err := atomicdir.Open(root)
 	testkit.Must(t, errors.Join(err, root.Close()))
 	t.Cleanup(func() { _ = dir.Close() })
@@ -120,8 +119,7 @@ func (a *application) await(t *testing.T, text string) string {
 
 func example(t *testing.T, elements ...string) string {
 	t.Helper()
-	path := testkit.Value(filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...)))(t)
-	return path
+	return testkit.Value(filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...)))(t)
 }
 
 // installed skips the test where a program is missing.

@@ -148,9 +148,8 @@ func TestClose(t *testing.T) {
 // review posts a TokenReview and returns the status code and the answer.
 func review(t *testing.T, i *issuer.Issuer, bearer, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
-		i.URL()+"/apis/authentication.k8s.io/v1/tokenreviews", strings.NewReader(body))
-	testkit.Must(t, err)
+	req := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodPost,
+		i.URL()+"/apis/authentication.k8s.io/v1/tokenreviews", strings.NewReader(body)))(t)
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}

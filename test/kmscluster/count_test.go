@@ -39,8 +39,7 @@ func TestCount(t *testing.T) {
 	r.setUp()
 	p := r.newPlugin()
 	p.healthy(1)
-	mark, err := r.vault.Mark()
-	r.must(err)
+	mark := testkit.Value(r.vault.Mark())(r.t)
 	a := r.APIServer("server", p.encryption())
 	a.Ready()
 	forEachSecret(t, func(ctx context.Context, name string) error { return a.PutSecret(ctx, name, "the text of "+name) })
@@ -60,8 +59,7 @@ func TestCount(t *testing.T) {
 
 	p.checkHardened()
 	t.Logf("Status, p50: %s", p.exercise())
-	mark, err = r.vault.Mark()
-	r.must(err)
+	mark = testkit.Value(r.vault.Mark())(r.t)
 	time.Sleep(time.Minute) // measures a rate
 	idle := r.requests(mark).Under("")
 	memory := p.memory("VmRSS")
@@ -78,8 +76,7 @@ func TestCount(t *testing.T) {
 	}
 	p.Start()
 	p.healthy(1)
-	mark, err = r.vault.Mark()
-	r.must(err)
+	mark = testkit.Value(r.vault.Mark())(r.t)
 	a.Stop()
 	a.Start()
 	a.Ready()
@@ -120,16 +117,13 @@ func readMany(t *testing.T, a *controlplane.APIServer) {
 // requests counts those to Vault since a mark.
 func (r *rig) requests(since vaulttest.Mark) vaulttest.Counts {
 	r.t.Helper()
-	counts, err := r.vault.CountRequests(r.t.Context(), since)
-	r.must(err)
-	return counts
+	return testkit.Value(r.vault.CountRequests(r.t.Context(), since))(r.t)
 }
 
 // calls counts the API server's Encrypt and Decrypt calls in the plugin's audit log.
 func (p *plugin) calls() (encrypts, decrypts int) {
 	p.rig.t.Helper()
-	file, err := os.Open(filepath.Join(filepath.Dir(p.config), "audit.log"))
-	p.rig.must(err)
+	file := testkit.Value(os.Open(filepath.Join(filepath.Dir(p.config), "audit.log")))(p.rig.t)
 	defer file.Close()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		var line map[string]any
@@ -148,8 +142,7 @@ func (p *plugin) calls() (encrypts, decrypts int) {
 // the median time of a Status.
 func (p *plugin) exercise() time.Duration {
 	p.rig.t.Helper()
-	client, err := probe.Dial("unix://" + p.socket)
-	p.rig.must(err)
+	client := testkit.Value(probe.Dial("unix://" + p.socket))(p.rig.t)
 	defer func() { _ = client.Close() }()
 	for range 50 {
 		_, _, _, err := client.RoundTrip(p.rig.t.Context(), "exercise")
@@ -157,8 +150,7 @@ func (p *plugin) exercise() time.Duration {
 	}
 	took := make([]time.Duration, 1000)
 	for i := range took {
-		s, err := client.Status(p.rig.t.Context())
-		p.rig.must(err)
+		s := testkit.Value(client.Status(p.rig.t.Context()))(p.rig.t)
 		took[i] = s.Took
 	}
 	slices.Sort(took)
@@ -173,8 +165,7 @@ func (p *plugin) checkHardened() {
 	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 +bytes`).Match(limits) {
 		p.rig.t.Errorf("core dumps are on (%v):\n%s", err, limits)
 	}
-	log, err := os.ReadFile(p.Log)
-	p.rig.must(err)
+	log := testkit.Value(os.ReadFile(p.Log))(p.rig.t)
 	if p.memory("VmLck") == 0 && !strings.Contains(string(log), "memory is not locked") {
 		p.rig.t.Error("no memory is locked, and the log does not say so")
 	}
@@ -183,20 +174,16 @@ func (p *plugin) checkHardened() {
 // memory is a field of the process's status in /proc, in bytes.
 func (p *plugin) memory(field string) int {
 	p.rig.t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
-	p.rig.must(err)
+	data := testkit.Value(os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid())))(p.rig.t)
 	_, after, _ := strings.Cut(string(data), field+":")
 	var kib int
-	if _, err := fmt.Sscan(after, &kib); err != nil {
-		p.rig.t.Fatal(err)
-	}
+	testkit.Value(fmt.Sscan(after, &kib))(p.rig.t)
 	return kib << 10
 }
 
 // set adds a line to the plugin's settings.
 func (p *plugin) set(line string) {
 	p.rig.t.Helper()
-	data, err := os.ReadFile(p.config)
-	p.rig.must(err)
+	data := testkit.Value(os.ReadFile(p.config))(p.rig.t)
 	p.rig.must(os.WriteFile(p.config, append(data, line+"\n"...), 0o600))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 	"github.com/mayfly-csi/mayfly/pkg/kms/stored"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // lifecycle is a cluster that goes from plain text to encryption and back.
@@ -159,10 +160,8 @@ func (r *rig) restoreOldKey() {
 	path := "transit/keys/" + keyName
 	r.must(r.vault.EnableTransit(r.t.Context(), "transit", keyName))
 	r.writeAsRoot(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
-	answer, err := r.vault.Client().Logical().ReadWithContext(r.t.Context(), "transit/backup/"+keyName)
-	r.must(err)
-	text, err := base64.StdEncoding.DecodeString(answer.Data["backup"].(string))
-	r.must(err)
+	answer := testkit.Value(r.vault.Client().Logical().ReadWithContext(r.t.Context(), "transit/backup/"+keyName))(r.t)
+	text := testkit.Value(base64.StdEncoding.DecodeString(answer.Data["backup"].(string)))(r.t)
 	var backup map[string]any
 	decoder := json.NewDecoder(strings.NewReader(string(text)))
 	decoder.UseNumber()
@@ -177,10 +176,8 @@ func (r *rig) restoreOldKey() {
 	for _, version := range backup["archived_keys"].(map[string]any)["keys"].([]any) {
 		age(version)
 	}
-	data, err := json.Marshal(backup)
-	r.must(err)
-	_, err = r.vault.Client().Logical().DeleteWithContext(r.t.Context(), path)
-	r.must(err)
+	data := testkit.Value(json.Marshal(backup))(r.t)
+	testkit.Value(r.vault.Client().Logical().DeleteWithContext(r.t.Context(), path))(r.t)
 	r.writeAsRoot("transit/restore/"+keyName, map[string]any{"backup": base64.StdEncoding.EncodeToString(data)})
 }
 
@@ -198,8 +195,7 @@ func (r *rig) latest(want int) error {
 
 func (r *rig) logins(p *plugin) int {
 	r.t.Helper()
-	data, err := os.ReadFile(p.Log)
-	r.must(err)
+	data := testkit.Value(os.ReadFile(p.Log))(r.t)
 	return strings.Count(string(data), "logged in to Vault")
 }
 
@@ -353,10 +349,8 @@ func (r *rig) replaceKey(p *plugin, one, two *controlplane.APIServer, secrets ma
 	t.Helper()
 	id := p.healthy(2)
 	client := r.vault.Client().Logical()
-	backup, err := client.ReadWithContext(t.Context(), "transit/backup/"+keyName)
-	r.must(err)
-	_, err = client.DeleteWithContext(t.Context(), "transit/keys/"+keyName)
-	r.must(err)
+	backup := testkit.Value(client.ReadWithContext(t.Context(), "transit/backup/"+keyName))(r.t)
+	testkit.Value(client.DeleteWithContext(t.Context(), "transit/keys/"+keyName))(r.t)
 	r.tool("doctor", "--config="+p.config).check(t, 1, "there is no key")
 	r.writeAsRoot("transit/keys/"+keyName, map[string]any{"type": "aes256-gcm96"})
 	r.writeAsRoot("transit/keys/"+keyName+"/rotate", nil)
@@ -370,8 +364,7 @@ func (r *rig) replaceKey(p *plugin, one, two *controlplane.APIServer, secrets ma
 	})
 	r.tool("doctor", "--config="+p.config).check(t, 1, "deleted and made again")
 	checkReadable(t, one, secrets) // with the keys in the plugin's memory
-	_, err = client.DeleteWithContext(t.Context(), "transit/keys/"+keyName)
-	r.must(err)
+	testkit.Value(client.DeleteWithContext(t.Context(), "transit/keys/"+keyName))(r.t)
 	r.writeAsRoot("transit/restore/"+keyName, map[string]any{"backup": backup.Data["backup"]})
 	p.healthy(2)
 	for _, a := range []*controlplane.APIServer{one, two} {
@@ -386,8 +379,7 @@ func (r *rig) replaceKey(p *plugin, one, two *controlplane.APIServer, secrets ma
 func (r *rig) version(name string) int {
 	r.t.Helper()
 	for _, value := range r.Raw("/registry/secrets/default/" + name) {
-		v, err := stored.Parse(value)
-		r.must(err)
+		v := testkit.Value(stored.Parse(value))(r.t)
 		version, ok := scan.TransitVersion(v)
 		if !ok {
 			r.t.Fatalf("Secret %s is under %s %s", name, v.Provider, v.Name)

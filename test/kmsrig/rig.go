@@ -139,9 +139,7 @@ func (r *Rig) Read(path string) map[string]any {
 // Delete deletes in Vault as root.
 func (r *Rig) Delete(path string) {
 	r.t.Helper()
-	if _, err := r.Vault.Client().Logical().DeleteWithContext(context.Background(), path); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Value(r.Vault.Client().Logical().DeleteWithContext(context.Background(), path))(r.t)
 }
 
 // Rotate makes a new version of the key.
@@ -170,8 +168,7 @@ func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
 // Mark is the present end of Vault's audit log.
 func (r *Rig) Mark() vaulttest.Mark {
 	r.t.Helper()
-	m := testkit.Value(r.Vault.Mark())(r.t)
-	return m
+	return testkit.Value(r.Vault.Mark())(r.t)
 }
 
 // Args are the settings of a plugin on this rig: AppRole, through the gate, on a socket of its own,
@@ -199,8 +196,7 @@ func Config(t testing.TB, args ...string) config.Config {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	options := config.Register(flags)
 	testkit.Must(t, flags.Parse(args))
-	c := testkit.Value(options.Load(func(string) string { return "" }))(t)
-	return c
+	return testkit.Value(options.Load(func(string) string { return "" }))(t)
 }
 
 // Plugin is one that runs in this process.
@@ -230,10 +226,7 @@ func (r *Rig) Start(more ...string) *Plugin {
 func Start(t testing.TB, c config.Config) *Plugin {
 	t.Helper()
 	p := &Plugin{Config: c, Log: &testkit.Log{}, t: t, done: make(chan error, 1)}
-	var err error
-	if p.Server, err = kms.New(c, "test", p.Log, slog.New(slog.NewJSONHandler(p.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))); err != nil {
-		t.Fatal(err)
-	}
+	p.Server = testkit.Value(kms.New(c, "test", p.Log, slog.New(slog.NewJSONHandler(p.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))))(t)
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	go func() { p.done <- p.Run(ctx) }()

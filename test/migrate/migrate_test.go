@@ -140,8 +140,7 @@ func TestRefusals(t *testing.T) {
 
 // TestDefaults: the script's defaults for the chart's values are the chart's.
 func TestDefaults(t *testing.T) {
-	source, err := os.ReadFile(script)
-	testkit.Must(t, err)
+	source := testkit.Value(os.ReadFile(script))(t)
 	_, rest, _ := strings.Cut(string(source), "def defaults: ")
 	object, _, found := strings.Cut(rest, "\n};")
 	if !found {
@@ -153,9 +152,7 @@ func TestDefaults(t *testing.T) {
 	}
 	var here, chart map[string]any
 	testkit.Must(t, json.Unmarshal(data, &here))
-	if data, err = os.ReadFile("../../charts/mayfly/values.yaml"); err != nil {
-		t.Fatal(err)
-	}
+	data = testkit.Value(os.ReadFile("../../charts/mayfly/values.yaml"))(t)
 	testkit.Must(t, yaml.Unmarshal(data, &chart))
 	compare(t, "", here, chart)
 }

@@ -79,9 +79,7 @@ func TestUpCutShort(t *testing.T) {
 
 func upIsIdempotent(t *testing.T, c cluster) {
 	before := pids(t, c.node)
-	if _, err := Up(t.Context(), Options{Dir: c.node.dir}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(Up(t.Context(), Options{Dir: c.node.dir}))(t)
 	if after := pids(t, c.node); !slices.Equal(before, after) {
 		t.Errorf("the processes were %v and are %v", before, after)
 	}
@@ -108,9 +106,7 @@ func podIsIsolated(t *testing.T, c cluster) {
 
 func namespaceGoes(t *testing.T, c cluster) {
 	namespaces := c.api.CoreV1().Namespaces()
-	if _, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "short"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "short"}}, metav1.CreateOptions{}))(t)
 	c.until(t, "the namespace's service account", func(ctx context.Context) error {
 		return checkNamespace(ctx, c.api, "short")
 	})
@@ -213,15 +209,12 @@ func newCluster(t *testing.T, n *Node) cluster {
 
 func (c cluster) create(t *testing.T, namespace string, p *corev1.Pod) {
 	t.Helper()
-	if _, err := c.api.CoreV1().Pods(namespace).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(c.api.CoreV1().Pods(namespace).Create(t.Context(), p, metav1.CreateOptions{}))(t)
 }
 
 func (c cluster) get(t *testing.T, namespace, name string) *corev1.Pod {
 	t.Helper()
-	p := testkit.Value(c.api.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{}))(t)
-	return p
+	return testkit.Value(c.api.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{}))(t)
 }
 
 func (c cluster) wait(t *testing.T, namespace, name string, done func(*corev1.Pod) bool) {

@@ -260,9 +260,7 @@ func untar(t *testing.T, r io.Reader) map[string][]byte {
 			return files
 		}
 		testkit.Must(t, err)
-		if files[header.Name], err = io.ReadAll(archive); err != nil {
-			t.Fatal(err)
-		}
+		files[header.Name] = testkit.Value(io.ReadAll(archive))(t)
 	}
 }
 

@@ -28,17 +28,14 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mayfly")
-	testkit.Must(t, err)
+	dir := testkit.Value(os.MkdirTemp("", "mayfly"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	r := &rig{t: t, bin: filepath.Join(dir, "pluginprovider"), dir: dir, store: t.TempDir()}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", r.bin, "./cmd/pluginprovider").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	r.set("db", "one")
-	if r.registry, err = plugin.New(plugin.Config{Audiences: map[string][]string{"aws": {"pluginprovider"}}, Dirs: []string{dir}, Timeout: 2 * time.Second}); err != nil {
-		t.Fatal(err)
-	}
+	r.registry = testkit.Value(plugin.New(plugin.Config{Audiences: map[string][]string{"aws": {"pluginprovider"}}, Dirs: []string{dir}, Timeout: 2 * time.Second}))(t)
 	return r
 }
 

@@ -122,8 +122,7 @@ func (s *Server) LogsIn(t testing.TB, name, password string) bool {
 // Users counts the roles that Vault made.
 func (s *Server) Users(t testing.TB) int {
 	t.Helper()
-	n := testkit.Value(strconv.Atoi(s.Query(t, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'")))(t)
-	return n
+	return testkit.Value(strconv.Atoi(s.Query(t, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'")))(t)
 }
 
 func (s *Server) admin(sql string) *exec.Cmd {

@@ -229,8 +229,7 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 	t.Helper()
 	path := filepath.Join(root, name)
 	set := token.NewFileSet()
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(path))(t)
 	file := testkit.Value(parser.ParseFile(set, path, text, 0))(t)
 	slices.SortFunc(keys, func(a, b *ast.BasicLit) int { return int(b.Pos() - a.Pos()) })
 	keys = slices.CompactFunc(keys, func(a, b *ast.BasicLit) bool { return a.Pos() == b.Pos() })
@@ -248,9 +247,7 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 			text = bytes.Replace(text, []byte("\n)\n"), []byte("\n\n\t"+own+"\n)\n"), 1)
 		}
 	}
-	if text, err = format.Source(text); err != nil {
-		t.Fatal(err)
-	}
+	text = testkit.Value(format.Source(text))(t)
 	testkit.Must(t, os.WriteFile(path, text, 0o644))
 	t.Logf("%s: %d keys", name, len(keys))
 }

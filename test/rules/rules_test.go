@@ -213,8 +213,7 @@ var notUpdated = map[string]string{
 }
 
 func TestDependabotKnowsEveryModule(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(root, ".github/dependabot.yml"))
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(filepath.Join(root, ".github/dependabot.yml")))(t)
 	var config struct {
 		Updates []struct {
 			Ecosystem   string   `yaml:"package-ecosystem"`
@@ -229,7 +228,7 @@ func TestDependabotKnowsEveryModule(t *testing.T) {
 		}
 	}
 	var found []string
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -169,8 +169,7 @@ func (r *rig) edit(name string, change func(*v1.SecretProviderClass)) *class.Cla
 
 func (r *rig) put(verb, path string, spc *v1.SecretProviderClass) *class.Class {
 	r.t.Helper()
-	data, err := json.Marshal(spc)
-	testkit.Must(r.t, err)
+	data := testkit.Value(json.Marshal(spc))(r.t)
 	got := testkit.Value(r.Client.CoreV1().RESTClient().Verb(verb).RequestURI(path).Body(data).Do(r.t.Context()).Raw())(r.t)
 	testkit.Must(r.t, json.Unmarshal(got, spc))
 	c, _, err := class.Parse(spc)
@@ -242,12 +241,10 @@ func (r *rig) node(name string) *node {
 	n := &node{r: r, requests: &atomic.Int64{}, log: &testkit.Log{}}
 	config := r.config(name)
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return counted{rt, n.requests} })
-	api, err := secretsync.NewAPI(config)
-	testkit.Must(r.t, err)
-	n.Syncer, err = secretsync.New(secretsync.Config{
+	api := testkit.Value(secretsync.NewAPI(config))(r.t)
+	n.Syncer = testkit.Value(secretsync.New(secretsync.Config{
 		API: api, Events: &n.events, Logger: slog.New(slog.NewTextHandler(n.log, nil)), Node: name, Count: func(secretsync.Result) {},
-	})
-	testkit.Must(r.t, err)
+	}))(r.t)
 	return n
 }
 

@@ -42,11 +42,9 @@ type restarter struct {
 
 func (r *rig) restarter(node string) *restarter {
 	r.t.Helper()
-	api, err := rollout.NewAPI(r.config(node))
-	testkit.Must(r.t, err)
+	api := testkit.Value(rollout.NewAPI(r.config(node)))(r.t)
 	n := &restarter{}
-	n.Restarter, err = rollout.New(rollout.Config{API: api, Events: &n.events, Logger: slog.New(slog.DiscardHandler), Count: func() {}})
-	testkit.Must(r.t, err)
+	n.Restarter = testkit.Value(rollout.New(rollout.Config{API: api, Events: &n.events, Logger: slog.New(slog.DiscardHandler), Count: func() {}}))(r.t)
 	return n
 }
 
@@ -62,8 +60,7 @@ func rotation(c *class.Class, pod, version string) volume.Followed {
 func TestRollouts(t *testing.T) {
 	r := newRig(t)
 	r.chart(restarts, "rolloutrestart.yaml")
-	_, err := r.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Value(r.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{}))(t)
 	off := false
 	template := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "x"}},
@@ -72,13 +69,10 @@ func TestRollouts(t *testing.T) {
 	selector := &metav1.LabelSelector{MatchLabels: template.Labels}
 	apps := r.Client.AppsV1()
 	for _, name := range []string{"web", "other"} {
-		_, err = apps.Deployments(namespace).Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}}, metav1.CreateOptions{})
-		testkit.Must(t, err)
+		testkit.Value(apps.Deployments(namespace).Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}}, metav1.CreateOptions{}))(t)
 	}
-	_, err = apps.StatefulSets(namespace).Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = apps.DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Value(apps.StatefulSets(namespace).Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{}))(t)
+	testkit.Value(apps.DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{}))(t)
 	rolledOut := func(revision string) {
 		t.Helper()
 		controlplane.Await(t, soon, "the rollout", func(ctx context.Context) error {

@@ -276,18 +276,16 @@ func testTampered(t *testing.T, r *rig) {
 	c := r.class("tampered", nil)
 	n := r.node("node-a")
 	n.follow(n.mount(c, "a", password("x")))
-	_, err := r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "tampered", types.MergePatchType,
-		[]byte(`{"data":{"p":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"})
-	testkit.Must(t, err)
+	testkit.Value(r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "tampered", types.MergePatchType,
+		[]byte(`{"data":{"p":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"}))(t)
 	other := r.node("node-b") // which has no memory of it
 	other.refused(other.mount(c, "b", password("x")), "kubectl-edit", ".data.p", "delete the Secret")
 	// What others add stays, and is no reason to write.
 	labelled := r.class("labelled", nil)
 	f := n.mount(labelled, "a", password("x"))
 	n.follow(f)
-	theirs, err := r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
-		[]byte(`{"metadata":{"labels":{"team":"blue"}},"data":{"more":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-label"})
-	testkit.Must(t, err)
+	theirs := testkit.Value(r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"team":"blue"}},"data":{"more":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-label"}))(t)
 	other.follow(other.mount(labelled, "b", password("x")))
 	if s := r.read("labelled"); s.ResourceVersion != theirs.ResourceVersion {
 		t.Error("what others add is a reason to write")

@@ -34,8 +34,7 @@ func testStolen(t *testing.T, r *rig) {
 		if node == "" {
 			config.Impersonate.Extra = nil
 		}
-		c := testkit.Value(kubernetes.NewForConfig(config))(t)
-		return c
+		return testkit.Value(kubernetes.NewForConfig(config))(t)
 	}
 	thief := on("node-b").CoreV1().Secrets(namespace)
 	dry := []string{metav1.DryRunAll}

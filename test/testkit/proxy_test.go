@@ -23,8 +23,7 @@ func TestProxy(t *testing.T) {
 	p := testkit.NewProxy(t, backend.URL)
 	ask := func() (int, string) {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, p.URL+"/v1/a%20b?list=true", strings.NewReader("body"))
-		testkit.Must(t, err)
+		r := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodPut, p.URL+"/v1/a%20b?list=true", strings.NewReader("body")))(t)
 		r.Header.Set("X-Vault-Token", "t")
 		resp := testkit.Value(http.DefaultClient.Do(r))(t)
 		defer func() { _ = resp.Body.Close() }()

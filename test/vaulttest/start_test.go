@@ -62,8 +62,7 @@ func TestStartExplainsFailure(t *testing.T) {
 }
 
 func TestVaultdEndsWithItsParent(t *testing.T) {
-	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	testkit.Must(t, err)
+	vaultd := testkit.Value(toolcache.Get(t.Context(), os.Stderr, "vaultd"))(t)
 	cmd := exec.CommandContext(t.Context(), vaultd, "--exit-with-stdin")
 	cmd.Stderr = os.Stderr
 	stdin := testkit.Value(cmd.StdinPipe())(t)

@@ -324,8 +324,7 @@ func TestCorruptRecord(t *testing.T) {
 	p, other := a.pod("web-0", "web", "secrets"), a.pod("other", "web", "other")
 	a.publish(p)
 	records := func() []string {
-		found := testkit.Value(filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json")))(t)
-		return found
+		return testkit.Value(filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json")))(t)
 	}
 	record := records()[0]
 	a.publish(other)

@@ -88,8 +88,7 @@ func TestSecondAddressOfOneCluster(t *testing.T) {
 
 func (r *rig) readAudit() []byte {
 	r.t.Helper()
-	text := testkit.Value(os.ReadFile(r.auditLog()))(r.t)
-	return text
+	return testkit.Value(os.ReadFile(r.auditLog()))(r.t)
 }
 
 func (r *rig) wantAuditLine(texts ...string) {

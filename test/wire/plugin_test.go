@@ -70,8 +70,7 @@ func (p *pluginRig) class(name string, parameters ...string) {
 }
 
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
-	found := testkit.Value(filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*")))(p.t)
-	return found
+	return testkit.Value(filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*")))(p.t)
 }
 
 func TestProviderThatWritesItsFiles(t *testing.T) {
@@ -216,8 +215,7 @@ func (r *rig) owned(p kubelet.Pod, name string) string {
 // readAs reads a file as a container's user, who can open the volume's directory and nothing above it.
 func (r *rig) readAs(p kubelet.Pod, name string, uid, gid uint32) (string, error) {
 	r.t.Helper()
-	dir, err := os.Open(r.Target(p))
-	testkit.Must(r.t, err)
+	dir := testkit.Value(os.Open(r.Target(p)))(r.t)
 	defer func() { _ = dir.Close() }()
 	cat := exec.CommandContext(r.t.Context(), "cat", "/proc/self/fd/3/"+name)
 	cat.Dir, cat.ExtraFiles = "/", []*os.File{dir}

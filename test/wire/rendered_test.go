@@ -161,8 +161,7 @@ func TestDocumentedKeystores(t *testing.T) {
 		t.Errorf("app.env holds %q", got)
 	}
 	payload := func() string {
-		link := testkit.Value(os.Readlink(filepath.Join(r.Target(p), "..data")))(t)
-		return link
+		return testkit.Value(os.Readlink(filepath.Join(r.Target(p), "..data")))(t)
 	}
 	first := payload()
 	r.stop()

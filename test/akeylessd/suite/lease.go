@@ -186,8 +186,7 @@ func certificateOf(t *testing.T, p *provider.Payload, cert, key string) *x509.Ce
 		t.Fatalf("certificate and key do not match: %v", err)
 	}
 	block, _ := pem.Decode([]byte(all[cert]))
-	c := testkit.Value(x509.ParseCertificate(block.Bytes))(t)
-	return c
+	return testkit.Value(x509.ParseCertificate(block.Bytes))(t)
 }
 
 func pkiCertificates(t *testing.T, o Options) {

@@ -23,8 +23,7 @@ const oneObject = `[{secretPath: /app/a, fileName: a, secretType: static}]`
 
 func postJSON(t *testing.T, url string, body map[string]any) map[string]any {
 	t.Helper()
-	out := testkit.Value(tryPost(http.DefaultClient, url, body))(t)
-	return out
+	return testkit.Value(tryPost(http.DefaultClient, url, body))(t)
 }
 
 func tryPost(c *http.Client, url string, body map[string]any) (map[string]any, error) {
@@ -196,8 +195,7 @@ func trail(t *testing.T, o Options) {
 		_, err := w.provider.Fetch(provider.WithTrail(t.Context(), tr), w.request(w.pod(account), k8s(oneObject)))
 		return tr, err
 	}
-	first, err := fetch("web")
-	testkit.Must(t, err)
+	first := testkit.Value(fetch("web"))(t)
 	sent := seen.take()
 	if len(sent) != 1 || sent[0] == "" || !slices.Equal(first.IDs(), []string{sent[0], "req-of/get-secret-value"}) {
 		t.Errorf("the server saw %q, the trail has %q", sent, first.IDs())

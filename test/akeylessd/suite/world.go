@@ -67,13 +67,8 @@ type world struct {
 func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{}, logs: &testkit.Log{}, pods: &atomic.Int64{}}
-	var err error
-	if w.issuer, err = issuer.Start(t.Context(), issuer.Options{Now: w.clock.now}); err != nil {
-		t.Fatal(err)
-	}
-	if w.Server, err = akeylessd.Start(t.Context(), akeylessd.Options{Now: w.clock.now, Issuer: w.issuer, Wrap: o.Wrap, Latency: o.latency, Cache: o.cache}); err != nil {
-		t.Fatal(err)
-	}
+	w.issuer = testkit.Value(issuer.Start(t.Context(), issuer.Options{Now: w.clock.now}))(t)
+	w.Server = testkit.Value(akeylessd.Start(t.Context(), akeylessd.Options{Now: w.clock.now, Issuer: w.issuer, Wrap: o.Wrap, Latency: o.latency, Cache: o.cache}))(t)
 	t.Cleanup(func() {
 		testkit.Check(t, w.Server.Close())
 		testkit.Check(t, w.issuer.Close())

@@ -17,8 +17,7 @@ import (
 func TestCPUTime(t *testing.T) {
 	clock := func() time.Duration {
 		t.Helper()
-		got := testkit.Value(cpuTime(os.Getpid()))(t)
-		return got
+		return testkit.Value(cpuTime(os.Getpid()))(t)
 	}
 	used := func() time.Duration {
 		t.Helper()
