@@ -50,14 +50,6 @@ type Config struct {
 
 const identityKeyBytes = 32
 
-// Clouds are the addresses of the clouds' token services.
-type Clouds struct {
-	AWS         string // of STS
-	Azure       string // of Entra ID
-	Google      string // of the Security Token Service
-	GoogleCreds string // of the IAM Service Account Credentials API
-}
-
 // complete sets the defaults, and returns an error for settings that cannot work.
 func (c *Config) complete() error {
 	if err := c.Settings.Complete(); err != nil {
@@ -69,9 +61,6 @@ func (c *Config) complete() error {
 		c.IdentityKey = secret.NewBytes(key)
 	}
 	c.DefaultAudience = cmp.Or(c.DefaultAudience, Name)
-	c.Clouds.AWS = cmp.Or(c.Clouds.AWS, "https://sts.amazonaws.com")
-	c.Clouds.Azure = cmp.Or(c.Clouds.Azure, "https://login.microsoftonline.com")
-	c.Clouds.Google = cmp.Or(c.Clouds.Google, "https://sts.googleapis.com")
-	c.Clouds.GoogleCreds = cmp.Or(c.Clouds.GoogleCreds, "https://iamcredentials.googleapis.com")
+	c.Clouds.complete()
 	return nil
 }

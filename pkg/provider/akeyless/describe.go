@@ -3,7 +3,9 @@ package akeyless
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,16 +46,24 @@ type description struct {
 	NextRotation string      `json:"next_rotation_date"`
 }
 
+// knownItems is what the provider knows of items from their descriptions.
+type knownItems struct {
+	kinds     bounded.Map[kindKey, kind]
+	described singleflight.Group[describedKey, *description]
+}
+
 // descriptions has the known descriptions of one run.
 type descriptions struct {
-	conn *conn
-	// kinds and described are the Provider's.
-	kinds     *bounded.Map[kindKey, kind]
-	described *singleflight.Group[describedKey, *description]
+	conn  *conn
+	known *knownItems
 
 	mu sync.Mutex
 	// noted has the descriptions that were requested before a read.
 	noted map[*item]description
+}
+
+func newDescriptions(c *conn, known *knownItems) *descriptions {
+	return &descriptions{conn: c, known: known, noted: map[*item]description{}}
 }
 
 // revision identifies the version of an item.
@@ -106,7 +116,7 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 }
 
 func (d *descriptions) detect(ctx context.Context, it *item) error {
-	found, _, err := d.described.Do(ctx, describedKey{d.conn.Caller.Identity(), it.name}, d.conn.Now, time.Time{}, func() (*description, error) {
+	found, _, err := d.known.described.Do(ctx, describedKey{d.conn.Caller.Identity(), it.name}, d.conn.Now, time.Time{}, func() (*description, error) {
 		one, err := d.conn.describe(ctx, it.name)
 		return &one, err
 	})
@@ -117,7 +127,7 @@ func (d *descriptions) detect(ctx context.Context, it *item) error {
 		d.conn.Caller.Facts().Set(factOpaque+it.name, struct{}{})
 		return nil
 	}
-	return d.conn.explain(it, err)
+	return d.explain(it, err)
 }
 
 // learn remembers an item's kind from its description.
@@ -126,7 +136,7 @@ func (d *descriptions) learn(it *item, is description) error {
 	if !ok || k == detected {
 		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, is.Type)
 	}
-	d.kinds.Set(keyOf(d.conn.login, it.name), k)
+	d.known.kinds.Set(keyOf(d.conn.login, it.name), k)
 	d.note(it, is)
 	return nil
 }
@@ -169,7 +179,7 @@ func (d *descriptions) mistaken(it *item, err error) {
 	if !isMistake(err) {
 		return
 	}
-	d.kinds.Forget(keyOf(d.conn.login, it.name))
+	d.known.kinds.Forget(keyOf(d.conn.login, it.name))
 	if it.kind == detected {
 		d.conn.Caller.Facts().Forget(factOpaque + it.name)
 	}
@@ -198,7 +208,7 @@ func (s *akeylessSession) Warnings() (warnings []string) {
 
 // kindOf returns the kind of the item's description, or else that of the class.
 func (d *descriptions) kindOf(it *item) kind {
-	if k, ok := d.kinds.Get(keyOf(d.conn.login, it.name)); ok {
+	if k, ok := d.known.kinds.Get(keyOf(d.conn.login, it.name)); ok {
 		return k
 	}
 	if it.kind == detected {
@@ -208,7 +218,7 @@ func (d *descriptions) kindOf(it *item) kind {
 }
 
 func (d *descriptions) isKnown(it *item) bool {
-	return it.kind != detected || d.kinds.Has(keyOf(d.conn.login, it.name))
+	return it.kind != detected || d.known.kinds.Has(keyOf(d.conn.login, it.name))
 }
 
 // note keeps a description for the next read.
@@ -264,4 +274,47 @@ func rotates(rd *session.Reading, d description) {
 	default:
 		rd.Kind, rd.End, rd.Due = session.Polled, time.Time{}, time.Time{}
 	}
+}
+
+// Restored implements session.Store: it remembers the kind of the item again.
+func (p *Provider) Restored(l session.Login, id string, is session.Kind, a *session.Answer) error {
+	k := kind(a.Type)
+	switch {
+	case a.Part == nil && !json.Valid(a.Body):
+		return errors.New("it is no JSON")
+	case k.issues() == is.Shareable():
+		return errors.New("it is of another type than it was read as")
+	}
+	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
+		p.known.kinds.Set(keyOf(loginOf(l), parts[1]), k)
+	}
+	return nil
+}
+
+// explain adds to an error what was attempted, and a hint, except to the error of a login,
+// which has both.
+func (d *descriptions) explain(it *item, err error) error {
+	if err == nil || singleflight.IsOwn(err) {
+		return err
+	}
+	out := fault.Wrap(fault.Of(err), err, "reading %s", it)
+	if fault.Hint(err) != "" {
+		return out
+	}
+	switch out.Reason {
+	case fault.Denied:
+		return out.WithHint("a role of access ID %q must allow read on the item, to this service account if it goes by claims", d.conn.login.AccessID)
+	case fault.NotFound:
+		return out.WithHint("there is no such item, or the role does not let the pod know of it")
+	case fault.Rejected:
+		return out.WithHint("%s", typeHint(it))
+	}
+	return out
+}
+
+func typeHint(it *item) string {
+	if it.kind == detected {
+		return "set the object's secretType if the item is not a static secret"
+	}
+	return fmt.Sprintf("is the item really of type %s?", it.kind)
 }

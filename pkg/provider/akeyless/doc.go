@@ -8,13 +8,13 @@
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
 //	item, arguments         one item of a class, and what it is asked for with
-//	client                  requests, and what answers mean
+//	needs, try              what a class needs of Akeyless, and whether a pod has it
+//	client, refusal         requests, and what answers mean
 //	login, cloud, aws       tokens, by the pod's identity or one that a cloud gives for it
 //	describe                of which type an item is, and whether it has changed
 //	read                    static secrets in one request, the others one by one
 //	issue, csr              dynamic secrets and PKI certificates
 //	value                   the values picked out of the answers
-//	try                     what a class needs of Akeyless, and whether a pod has it
 //
 // The client uses net/http and not the generated akeyless-go. It needs eight calls with
 // small JSON objects. The generated types refuse answers that differ from their description

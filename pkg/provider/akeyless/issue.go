@@ -54,7 +54,7 @@ func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *s
 			return nil, again
 		}
 	}
-	return nil, s.conn.explain(it, err)
+	return nil, s.items.explain(it, err)
 }
 
 // produce has a dynamic secret's producer create a credential.

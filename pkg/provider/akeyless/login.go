@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -40,9 +39,7 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	}
 	// 2. Send it to the gateway, and check that the answer has a token.
 	asked := c.Now()
-	k := c.call(endpoint.OpLogin, "/auth", "", body)
-	k.Owner, k.secrets = budget.Owner{}, secrets // a login must work in any case
-	r, err := c.Do(ctx, c.client.complete(k))
+	r, err := c.uncharged(ctx, endpoint.OpLogin, "/auth", "", body, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +95,7 @@ func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
 	case typeJWT:
 		body["jwt"] = account.JWT.Reveal()
 	default:
-		id, err := c.cloudID(ctx, account)
+		id, err := cloud{&c.Conn, c.client, l, ctx, account}.identity()
 		if err != nil {
 			return nil, err
 		}

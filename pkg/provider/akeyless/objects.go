@@ -33,14 +33,13 @@ func objectFields() []string {
 	}, params.ObjectFields()...)
 }
 
-// newObjects reads the list, and the item of each object.
-func newObjects(p *params.Set) (listed []params.Object, objects []*session.Object) {
-	listed = p.Objects(keyObjects)
-	objects = make([]*session.Object, len(listed))
+// newObjects reads the listed objects, and the item of each.
+func newObjects(listed []params.Object) []*session.Object {
+	objects := make([]*session.Object, len(listed))
 	for i := range listed {
 		objects[i] = newObject(&listed[i])
 	}
-	return listed, objects
+	return objects
 }
 
 func newObject(raw *params.Object) *session.Object {

@@ -4,16 +4,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // Provider is Akeyless' part of the engine of package session.
@@ -22,9 +18,8 @@ type Provider struct {
 	config   Config
 	operator endpoint.Operator
 	client   *client
-	// kinds has the kinds of items from their descriptions.
-	kinds     bounded.Map[kindKey, kind]
-	described singleflight.Group[describedKey, *description]
+	policy   params.Policy // for the addresses of classes
+	known    knownItems
 }
 
 var _ session.Store = (*Provider)(nil)
@@ -44,7 +39,8 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
-	p.client = &client{&p.config, endpoint.Client{Settings: &p.config.Settings, Pool: pool}}
+	p.policy = params.Policy{Pool: pool, Servers: &p.config.Servers, AllowedFlag: "--akeyless-allowed-addresses"}
+	p.client = &client{endpoint.Client{Settings: &p.config.Settings, Pool: pool}, c.Clouds}
 	p.Engine = session.New(&p.config.Settings, pool, p)
 	return p, nil
 }
@@ -83,19 +79,4 @@ func (p *Provider) keyed(parts ...string) string {
 		mac.Write([]byte(part))
 	}
 	return hex.EncodeToString(mac.Sum(nil)[:16])
-}
-
-// Restored implements session.Store.
-func (p *Provider) Restored(l session.Login, id string, is session.Kind, a *session.Answer) error {
-	k := kind(a.Type)
-	switch {
-	case a.Part == nil && !json.Valid(a.Body):
-		return errors.New("it is no JSON")
-	case k.issues() == is.Shareable():
-		return errors.New("it is of another type than it was read as")
-	}
-	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
-		p.kinds.Set(keyOf(loginOf(l), parts[1]), k)
-	}
-	return nil
 }

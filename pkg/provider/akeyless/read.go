@@ -2,10 +2,7 @@ package akeyless
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,7 +78,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 		got, err = s.texts(ctx, tokens, rest)
 	}
 	if err != nil {
-		return nil, s.conn.explain(itemOf(rest[0]), err)
+		return nil, s.items.explain(itemOf(rest[0]), err)
 	}
 	var mu sync.Mutex
 	parallel.Each(rest, func(r *session.Request) {
@@ -97,7 +94,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one session.Read, tried kind) session.Read {
 	it := itemOf(r)
 	if one.Err == nil && !one.Absent || one.Err != nil && !isMistake(one.Err) {
-		return session.Read{Reading: one.Reading, Err: s.conn.explain(it, one.Err)}
+		return session.Read{Reading: one.Reading, Err: s.items.explain(it, one.Err)}
 	}
 	s.items.mistaken(it, one.Err)
 	if err := s.items.retyped(ctx, it, tried); err != nil {
@@ -106,7 +103,7 @@ func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one se
 	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.conn.Caller.Optional(r) {
 		return session.Read{Reading: session.Absent(s.conn.Now(), nil)}
 	}
-	return session.Read{Reading: one.Reading, Err: s.conn.explain(it, one.Err)}
+	return session.Read{Reading: one.Reading, Err: s.items.explain(it, one.Err)}
 }
 
 // texts reads static secrets.
@@ -284,17 +281,4 @@ func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked 
 		rotates(rd, d)
 	}
 	return rd, nil
-}
-
-// notAfter returns the end of the first certificate in a PEM text.
-func notAfter(text string) (time.Time, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" {
-		return time.Time{}, errors.New("it is not PEM")
-	}
-	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return time.Time{}, errors.New("it is not X.509")
-	}
-	return c.NotAfter, nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/singleflight"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // akeylessSession is Akeyless' part of one run over one volume.
@@ -38,7 +38,7 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 		return nil, err
 	}
 	to := &conn{one, p.client, l}
-	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
+	return &akeylessSession{conn: to, items: newDescriptions(to, &p.known)}, nil
 }
 
 // longest bounds the lifetimes in Akeyless' answers.
@@ -87,6 +87,14 @@ func (c *conn) issue(ctx context.Context, tokens session.Tokens, path, about str
 	return c.ask(ctx, tokens, k)
 }
 
+// uncharged sends a call that logs in or revokes. It must work in any case, so its answer is not
+// charged. secrets must not appear in its error.
+func (c *conn) uncharged(ctx context.Context, o endpoint.Operation, path, about string, body map[string]any, secrets []secret.String) (*endpoint.Reply, error) {
+	k := c.call(o, path, about, body)
+	k.Owner, k.secrets = budget.Owner{}, secrets
+	return c.Do(ctx, c.client.complete(k))
+}
+
 // look sends a request whose answer is no value.
 func (c *conn) look(ctx context.Context, path string, body map[string]any, into any) error {
 	tokens := func(stale *session.Token) (*session.Token, error) { return c.Caller.Token(ctx, stale) }
@@ -124,34 +132,6 @@ func notAkeyless(a endpoint.Address, what string) error {
 	return fault.New(fault.BadAnswer, "the answer of %s %s", a, what).WithHint(hintForeign)
 }
 
-// explain adds to an error what was attempted, and a hint, except to the error of a login,
-// which has both.
-func (c *conn) explain(it *item, err error) error {
-	if err == nil || singleflight.IsOwn(err) {
-		return err
-	}
-	out := fault.Wrap(fault.Of(err), err, "reading %s", it)
-	if fault.Hint(err) != "" {
-		return out
-	}
-	switch out.Reason {
-	case fault.Denied:
-		return out.WithHint("a role of access ID %q must allow read on the item, to this service account if it goes by claims", c.login.AccessID)
-	case fault.NotFound:
-		return out.WithHint("there is no such item, or the role does not let the pod know of it")
-	case fault.Rejected:
-		return out.WithHint("%s", typeHint(it))
-	}
-	return out
-}
-
-func typeHint(it *item) string {
-	if it.kind == detected {
-		return "set the object's secretType if the item is not a static secret"
-	}
-	return fmt.Sprintf("is the item really of type %s?", it.kind)
-}
-
 // Revoke implements session.Session. A credential that the store does not know has ended
 // already. If the store refuses, or the pod cannot log in any more, the credential expires
 // by its TTL: another attempt would not help.
@@ -176,8 +156,7 @@ func (c *conn) revoke(ctx context.Context, r session.Revocation, login func(cont
 		return err
 	}
 	const path = "/dynamic-secret-tmp-creds-delete"
-	k := c.call(endpoint.OpRevoke, path, r.Name, map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()})
-	k.Owner, k.secrets = budget.Owner{}, c.Caller.Secrets(t)
-	_, err = c.Do(ctx, c.client.complete(k))
+	body := map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()}
+	_, err = c.uncharged(ctx, endpoint.OpRevoke, path, r.Name, body, c.Caller.Secrets(t))
 	return err
 }

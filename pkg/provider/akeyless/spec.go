@@ -22,8 +22,8 @@ type spec struct {
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known())
 	s := &spec{login: newLogin(set, &p.config, p.operator)}
-	listed, objects := newObjects(set)
-	s.Spec = session.NewSpec(cl, set, &p.config.Settings, fieldFile, listed, objects)
+	listed := set.Objects(keyObjects)
+	s.Spec = session.NewSpec(cl, set, p.config.DefaultInterval, fieldFile, listed, newObjects(listed))
 	if s.SecretKey = s.login.Type.secretKey(); s.SecretKey != "" {
 		s.Given = secret.NewString(set.Get(s.SecretKey, ""))
 	}
@@ -37,15 +37,14 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
-	policy := params.Policy{Pool: p.client.requests.Pool, Servers: &p.config.Servers, AllowedFlag: "--akeyless-allowed-addresses"}
-	if err := set.Check(policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil || s.login.K8sGateway == "" {
+	if err := set.Check(p.policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil || s.login.K8sGateway == "" {
 		return err
 	}
 	a, err := endpoint.ParseAddress(s.login.K8sGateway)
 	if err != nil {
 		return fault.New(fault.Internal, "%s does not read back: %w", set.Field(keyK8sGateway), err)
 	}
-	return set.CheckAddress(policy, keyK8sGateway, a) // Akeyless sends the pod's token there
+	return set.CheckAddress(p.policy, keyK8sGateway, a) // Akeyless sends the pod's token there
 }
 
 // Parse implements session.Store.

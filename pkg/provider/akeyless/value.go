@@ -2,9 +2,13 @@ package akeyless
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -120,4 +124,17 @@ func (p *Provider) Version(o *session.Object, _ *session.Answer, hash func() str
 		return fmt.Sprintf("%d-%s", number, hash())
 	}
 	return hash()
+}
+
+// notAfter returns the end of the first certificate in a PEM text.
+func notAfter(text string) (time.Time, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return time.Time{}, errors.New("it is not PEM")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}, errors.New("it is not X.509")
+	}
+	return c.NotAfter, nil
 }

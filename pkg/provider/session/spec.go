@@ -40,9 +40,9 @@ type Spec struct {
 
 // NewSpec returns the spec of a class whose parameters, and list of objects, a store has
 // read into set and objects. Objects with the same request share it. nameField is the field
-// with an object's name. The store sets the login.
-func NewSpec(cl *class.Class, set *params.Set, settings *endpoint.Settings, nameField string, listed []params.Object, objects []*Object) Spec {
-	s := Spec{Class: cl.Ref, Interval: settings.DefaultInterval, Scope: cl.CredentialScope}
+// with an object's name, and interval is that of classes without one. The store sets the login.
+func NewSpec(cl *class.Class, set *params.Set, interval time.Duration, nameField string, listed []params.Object, objects []*Object) Spec {
+	s := Spec{Class: cl.Ref, Interval: interval, Scope: cl.CredentialScope}
 	if cl.RefreshInterval > 0 {
 		s.Interval = cl.RefreshInterval
 	}

@@ -29,7 +29,7 @@ func FuzzObjects(f *testing.F) {
 		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
 		listed := set.Objects(keyObjects)
 		objects := newObjects(listed, p.config.MinInterval)
-		s := session.NewSpec(&class.Class{}, set, &p.config.Settings, fieldName, listed, objects)
+		s := session.NewSpec(&class.Class{}, set, p.config.DefaultInterval, fieldName, listed, objects)
 		if len(set.Errs) > 0 {
 			for _, e := range set.Errs {
 				if !strings.HasPrefix(e.Field, "spec.parameters.objects") {

@@ -7,6 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/bounded"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -15,7 +16,8 @@ type Provider struct {
 	*session.Engine
 	config   Config
 	operator endpoint.Operator
-	mounts   []string // the operator's own, the default one first
+	policy   params.Policy // for the addresses of classes
+	mounts   []string      // the operator's own, the default one first
 	client   *client
 	kinds    kinds
 	// unrevoked has the logins whose tokens may not revoke themselves.
@@ -43,6 +45,7 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
+	p.policy = params.Policy{Pool: pool, Servers: &p.config.Servers, AllowedFlag: "--vault-allowed-addresses"}
 	p.Engine = session.New(&p.config.Settings, pool, p)
 	p.client, err = newClient(endpoint.Client{Settings: &p.config.Settings, Pool: pool})
 	return p, err

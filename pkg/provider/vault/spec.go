@@ -24,7 +24,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
 	s := &spec{login: p.newLogin(set)}
 	listed := set.Objects(keyObjects)
-	s.Spec = session.NewSpec(cl, set, &p.config.Settings, fieldName, listed, newObjects(listed, p.config.MinInterval))
+	s.Spec = session.NewSpec(cl, set, p.config.DefaultInterval, fieldName, listed, newObjects(listed, p.config.MinInterval))
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
@@ -35,8 +35,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
-	policy := params.Policy{Pool: p.client.requests.Pool, Servers: &p.config.Servers, AllowedFlag: "--vault-allowed-addresses"}
-	if err := set.Check(policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil {
+	if err := set.Check(p.policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil {
 		return err
 	}
 	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.Mount) {
