@@ -54,16 +54,10 @@ func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error 
 	many := func() error { return s.publishes(ctx, &r.Many, label("many"), s.config.pods) }
 	one := func() error { return s.publishes(ctx, &r.One, label("one"), 1) }
 	alone := func() error { return s.fetches(ctx, &r.Alone, label("alone")) }
-	order := []func() error{bare, alone, many, one}
 	if number%2 == 1 {
-		order = []func() error{many, alone, bare, one}
+		return inOrder(many, alone, bare, one)
 	}
-	for _, do := range order {
-		if err := do(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inOrder(bare, alone, many, one)
 }
 
 // counted does the work of new pods, and counts the requests to the store.
@@ -110,21 +104,12 @@ func (s rounds) publishes(ctx context.Context, p *publishes, label string, accou
 	if err := s.waitUntilIdle(ctx); err != nil {
 		return err
 	}
-	span, err := s.begin()
+	var took time.Duration
+	cost, err := s.spending(ctx, func() (err error) { took, err = s.timedPublishes(ctx, pods); return err })
 	if err != nil {
 		return err
 	}
-	took, err := s.publish(ctx, pods)
-	if err != nil {
-		return err
-	}
-	var cpu float64
-	if p.Requests, p.API, cpu, err = span.end(ctx); err != nil {
-		return err
-	}
-	p.Wall, p.CPU = append(p.Wall, ms(took)), append(p.CPU, cpu)
-	if err := s.check(pods, "1"); err != nil {
-		return err
-	}
-	return s.unpublish(ctx, pods)
+	p.Requests, p.API = cost.Vault, cost.API
+	p.Wall, p.CPU = append(p.Wall, ms(took)), append(p.CPU, cost.CPU)
+	return s.unpublishGood(ctx, pods)
 }

@@ -175,7 +175,7 @@ func TestPause(t *testing.T) {
 // TestRestVerdicts: every single thing that is too much is seen.
 func TestRestVerdicts(t *testing.T) {
 	good := func() rested {
-		return rested{Accounts: 2, Pairs: 4, Least: 10, Most: 11, Vault: requests{Reads: 41}, API: map[string]int{"class watch": 1}}
+		return rested{Accounts: 2, Pairs: 4, Least: 10, Most: 11, spent: spent{Vault: requests{Reads: 41}, API: map[string]int{"class watch": 1}}}
 	}
 	r := &results{Size: size{Pods: 2, SteadyInterval: 5000, SteadyIntervals: 10}}
 	if x := r.restRow(good()); !x.Met || x.What != "Steady state, 2 volumes, 2 service accounts, 10 intervals of 5 s" || !strings.Contains(x.Measured, "41 reads: 1.02 an interval for each of 4 pairs") {

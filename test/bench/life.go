@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
+	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -35,25 +35,17 @@ func (l life) totals() []float64 {
 
 // measureLife lets all pods live, one set after another. The first set warms the
 // driver up and is not counted.
-func measureLife(ctx context.Context, w *world, r *results) (err error) {
-	if err := w.api.Collect(ctx); err != nil {
-		return err
-	}
-	n := w.apiNode("life")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
+func measureLife(ctx context.Context, n *node, r *results) error {
 	for i := range lives + 1 {
 		l := &r.Life
 		if i == 0 {
 			l = &life{}
 		}
-		if err := n.live(ctx, n.pods(fmt.Sprintf("life-%d", i), steady, w.config.pods), l); err != nil {
+		if err := n.live(ctx, n.pods(fmt.Sprintf("life-%d", i), steady, n.config.pods), l); err != nil {
 			return err
 		}
 	}
-	say("whole life of %d pods: %.0f ms of the driver's CPU time", w.config.pods, median(r.Life.totals()))
+	say("whole life of %d pods: %.0f ms of the driver's CPU time", n.config.pods, median(r.Life.totals()))
 	return nil
 }
 
@@ -62,16 +54,21 @@ func (n *node) live(ctx context.Context, pods []kubelet.Pod, l *life) error {
 	if err := n.waitUntilIdle(ctx); err != nil {
 		return err
 	}
-	span, err := n.begin()
+	s, err := n.spending(ctx, func() error { return n.liveParts(ctx, pods, l) })
+	l.Vault, l.API = s.Vault, s.API
+	return err
+}
+
+func (n *node) liveParts(ctx context.Context, pods []kubelet.Pod, l *life) error {
+	past, err := n.driver.Usage()
 	if err != nil {
 		return err
 	}
-	var past time.Duration
 	for _, part := range []struct {
 		cpu *[]float64
 		do  func() error
 	}{
-		{&l.Publish, func() error { _, err := n.publish(ctx, pods); return err }},
+		{&l.Publish, func() error { return n.publish(ctx, pods) }},
 		{&l.Status, func() error { return n.waitForStatuses(ctx, len(pods)) }},
 		{&l.Republish, func() error { _, err := n.republishAll(ctx, pods, 1); return err }},
 		{&l.Unpublish, func() error {
@@ -85,12 +82,10 @@ func (n *node) live(ctx context.Context, pods []kubelet.Pod, l *life) error {
 		if err != nil {
 			return err
 		}
-		so := u.CPU - span.cpu
-		*part.cpu = append(*part.cpu, ms(so-past))
-		past = so
+		*part.cpu = append(*part.cpu, ms(u.CPU-past.CPU))
+		past = u
 	}
-	l.Vault, l.API, err = span.requests(ctx)
-	return err
+	return nil
 }
 
 func (r *results) lifeRow() row {
@@ -106,51 +101,36 @@ func (r *results) lifeRow() row {
 
 type podList = []kubelet.Pod
 
-// span is a stretch of time in which requests and CPU time are counted.
-type span struct {
-	node  *node
-	store func(context.Context) (requests, error)
-	api   map[string]int
-	cpu   time.Duration
+// spent is what some work needed.
+type spent struct {
+	Vault requests       `json:"requestsToVault"`
+	API   map[string]int `json:"requestsToAPIServer"`
+	CPU   float64        `json:"driverCPUMS"`
 }
 
-// begin starts to count. A driver that does not run has used nothing.
-func (n *node) begin() (*span, error) {
+// spending works, and counts the requests to the store and the API server meanwhile, and the driver's CPU
+// time. A driver that does not run yet has used nothing.
+func (n *node) spending(ctx context.Context, work func() error) (s spent, err error) {
 	count, err := n.store.begin()
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	api, err := n.api.Requests()
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	s := &span{node: n, store: count, api: api}
+	var before, after driver.Usage
 	if n.driver.Alive() == nil {
-		u, err := n.driver.Usage()
-		if err != nil {
-			return nil, err
+		if before, err = n.driver.Usage(); err != nil {
+			return s, err
 		}
-		s.cpu = u.CPU
 	}
-	return s, nil
-}
-
-// requests are those since the beginning.
-func (s *span) requests(ctx context.Context) (requests, map[string]int, error) {
-	r, err := s.store(ctx)
-	if err != nil {
-		return r, nil, err
-	}
-	api, err := s.node.apiSince(s.api)
-	return r, api, err
-}
-
-// end returns the requests, and the driver's CPU time in milliseconds.
-func (s *span) end(ctx context.Context) (requests, map[string]int, float64, error) {
-	u, err := s.node.driver.Usage()
-	if err != nil {
-		return requests{}, nil, 0, err
-	}
-	r, api, err := s.requests(ctx)
-	return r, api, ms(u.CPU - s.cpu), err
+	err = inOrder(
+		work,
+		func() (err error) { after, err = n.driver.Usage(); return err },
+		func() (err error) { s.Vault, err = count(ctx); return err },
+		func() (err error) { s.API, err = n.apiSince(api); return err },
+	)
+	s.CPU = ms(after.CPU - before.CPU)
+	return s, err
 }

@@ -30,8 +30,8 @@ type node struct {
 }
 
 // apiNode reads classes from the API server, dirNode from a directory.
-func (w *world) apiNode(name string) *node {
-	return &node{world: w, name: name, store: vaultStore{w}, args: []string{"--kubeconfig=" + w.kubeconfig()}}
+func (w *world) apiNode(name string, flags ...string) *node {
+	return &node{world: w, name: name, store: vaultStore{w}, args: append(flags, "--kubeconfig="+w.kubeconfig())}
 }
 
 func (w *world) dirNode(name string) *node {
@@ -51,6 +51,24 @@ func (n *node) start(ctx context.Context) (err error) {
 	return err
 }
 
+// while starts the driver, works, and stops it.
+func (n *node) while(ctx context.Context, work func() error) error {
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	return errors.Join(work(), n.stop())
+}
+
+// inOrder does one step after the other, up to the first that fails.
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (n *node) stop() error {
 	return errors.Join(n.kubelet.Close(), n.driver.Stop())
 }
@@ -59,9 +77,14 @@ func (n *node) kill() error {
 	return errors.Join(n.kubelet.Close(), n.driver.Kill())
 }
 
-// publish publishes all pods, atOnce at a time, and returns how long it took. It makes the pods'
+func (n *node) publish(ctx context.Context, pods []kubelet.Pod) error {
+	_, err := n.timedPublishes(ctx, pods)
+	return err
+}
+
+// timedPublishes publishes all pods, atOnce at a time, and returns how long it took. It makes the pods'
 // directories, which are kubelet's work, before.
-func (n *node) publish(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
+func (n *node) timedPublishes(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
 	for _, p := range pods {
 		if err := os.MkdirAll(filepath.Dir(n.kubelet.Target(p)), 0o750); err != nil {
 			return 0, fmt.Errorf("making the directory of pod %s: %w", p.Name, err)
@@ -73,6 +96,14 @@ func (n *node) publish(ctx context.Context, pods []kubelet.Pod) (time.Duration, 
 func (n *node) unpublish(ctx context.Context, pods []kubelet.Pod) error {
 	_, err := n.each(ctx, pods, "unpublishing", n.kubelet.Unpublish)
 	return err
+}
+
+// unpublishGood unpublishes volumes that still have their first values.
+func (n *node) unpublishGood(ctx context.Context, pods []kubelet.Pod) error {
+	if err := n.check(pods, "1"); err != nil {
+		return err
+	}
+	return n.unpublish(ctx, pods)
 }
 
 func (n *node) each(ctx context.Context, pods []kubelet.Pod, doing string, do func(context.Context, kubelet.Pod) error) (time.Duration, error) {
@@ -141,27 +172,34 @@ func (n *node) check(pods []kubelet.Pod, value string) error {
 	return nil
 }
 
-func (n *node) waitNew(ctx context.Context, pods []kubelet.Pod, value string) error {
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
+// waitNew waits until all volumes have a value.
+func (n *node) waitNew(ctx context.Context, limit time.Duration, pods []kubelet.Pod, value string) error {
 	missing := slices.Clone(pods)
-	for {
+	err := poll(ctx, limit, "not", 5*time.Millisecond, func() (bool, error) {
 		var unreadable error
 		missing = slices.DeleteFunc(missing, func(p kubelet.Pod) bool {
 			got, err := n.kubelet.Read(p)
 			unreadable = errors.Join(unreadable, err)
 			return maps.Equal(got, wanted(p.Class, value))
 		})
-		if unreadable != nil {
-			return unreadable
+		return len(missing) == 0, unreadable
+	})
+	if len(missing) > 0 {
+		return fmt.Errorf("%d volumes are not new: %w", len(missing), err)
+	}
+	return err
+}
+
+// poll asks again and again until done says so or fails. missing is the error's text, before the limit.
+func poll(ctx context.Context, limit time.Duration, missing string, every time.Duration, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s within %s", missing, limit))
+	defer cancel()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
 		}
-		if len(missing) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d volumes are not new: %w", len(missing), context.Cause(ctx))
-		case <-ticker.C:
+		if err := pause(ctx, time.Now().Add(every)); err != nil {
+			return err
 		}
 	}
 }

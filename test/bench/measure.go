@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -51,16 +50,16 @@ func parts(c config) []part {
 	}
 	return []part{
 		{"starting the driver", measureStarts},
-		{"with classes from the API server", measureAPINode},
-		{"with many volumes", measureLarge},
+		{"with classes from the API server", onAPINode("api", measureAPINode)},
+		{"with many volumes", onAPINode("large", measureLarge)},
 		{"with classes from a directory", measureDirNode},
 		alone("life").part,
 		alone("secrets").part,
 		alone("observed").part,
-		{"steady state", measureRest},
+		{"steady state", onAPINode("rest", measureRest, "--sync-secrets")},
 		alone("outage").part,
 		{"a provider plugin", measurePlugin},
-		{"Akeyless", measureAkeyless},
+		{"Akeyless", onAPINode("akeyless", measureAkeyless, "--akeyless-share-by-service-account")},
 	}
 }
 
@@ -74,17 +73,28 @@ type separate struct {
 func alone(name string) *separate {
 	switch name {
 	case "life":
-		return &separate{part{"the whole life of pods", measureLife}, one((*results).lifeRow)}
+		return &separate{part{"the whole life of pods", onAPINode("life", measureLife)}, one((*results).lifeRow)}
 	case "secrets":
-		return &separate{part{"a template and a Kubernetes Secret", measureSynced}, one((*results).syncedRow)}
+		return &separate{part{"a template and a Kubernetes Secret", onAPINode("synced", measureSynced, "--sync-secrets")}, one((*results).syncedRow)}
 	case "observed":
 		return &separate{part{"all that shows what the driver does", measureObserved}, one((*results).observedRow)}
 	case "memory":
 		return &separate{part{"resident memory", measureMemory}, (*results).memoryRows}
 	case "outage":
-		return &separate{part{"a Vault that goes away", measureOutage}, (*results).outageRows}
+		return &separate{part{"a Vault that goes away", onAPINode("outage", measureOutage)}, (*results).outageRows}
 	}
 	return nil
+}
+
+// onAPINode has a driver with classes from the API server for the time of a part.
+func onAPINode(name string, do func(context.Context, *node, *results) error, flags ...string) func(context.Context, *world, *results) error {
+	return func(ctx context.Context, w *world, r *results) error {
+		if err := w.api.Collect(ctx); err != nil {
+			return err
+		}
+		n := w.apiNode(name, flags...)
+		return n.while(ctx, func() error { return do(ctx, n, r) })
+	}
 }
 
 func one(f func(*results) row) func(*results) []row {
@@ -93,12 +103,11 @@ func one(f func(*results) row) func(*results) []row {
 
 // measureMemory measures the memory of drivers that have done what the memory rows stand for.
 func measureMemory(ctx context.Context, w *world, r *results) error {
-	for _, do := range []func(context.Context, *world, *results) error{measureAPINode, measureLarge, measureDirNode} {
-		if err := do(ctx, w, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inOrder(
+		func() error { return onAPINode("api", measureAPINode)(ctx, w, r) },
+		func() error { return onAPINode("large", measureLarge)(ctx, w, r) },
+		func() error { return measureDirNode(ctx, w, r) },
+	)
 }
 
 // measureStarts starts drivers that have no volume.
@@ -111,13 +120,10 @@ func measureStarts(ctx context.Context, w *world, r *results) error {
 			{&r.API, w.apiNode(fmt.Sprintf("start-api-%d", i))},
 			{&r.Dir, w.dirNode(fmt.Sprintf("start-dir-%d", i))},
 		} {
-			if err := s.n.start(ctx); err != nil {
+			if err := s.n.while(ctx, func() error { return nil }); err != nil {
 				return err
 			}
 			s.p.Ready = append(s.p.Ready, ms(s.n.driver.Ready))
-			if err := s.n.stop(); err != nil {
-				return err
-			}
 		}
 	}
 	say("start to ready: %.0f ms with an API server, %.0f ms with a directory", median(r.API.Ready), median(r.Dir.Ready))
@@ -126,16 +132,11 @@ func measureStarts(ctx context.Context, w *world, r *results) error {
 
 // measureAPINode is the main part: one driver for the rounds, the republishes and the change,
 // killed and started again at the end.
-func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
-	n := w.apiNode("api")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
+func measureAPINode(ctx context.Context, n *node, r *results) error {
 	if err := measureFirst(ctx, n, &r.First); err != nil {
 		return fmt.Errorf("first publishes: %w", err)
 	}
-	r.ChangeOne.Accounts, r.ChangeAll.Accounts = 1, w.config.pods
+	r.ChangeOne.Accounts, r.ChangeAll.Accounts = 1, n.config.pods
 	for _, c := range []*changed{&r.ChangeOne, &r.ChangeAll} {
 		if err := measureChange(ctx, n, c); err != nil {
 			return fmt.Errorf("change in the store: %w", err)
@@ -156,81 +157,44 @@ func measureSteady(ctx context.Context, n *node, r *results) error {
 	if err != nil {
 		return err
 	}
-	if _, err := n.publish(ctx, pods); err != nil {
-		return err
-	}
-	say("waiting until the driver has written what it tells of %d volumes", len(pods))
-	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
-		return err
-	}
-	if r.Told, err = n.apiSince(before); err != nil {
-		return err
-	}
-	if err := measureRepublish(ctx, n, pods, &r.Republish); err != nil {
-		return fmt.Errorf("republish: %w", err)
-	}
-	if err := r.API.use(n, pods); err != nil {
-		return err
-	}
-	say("memory with %d volumes: %s", len(pods), r.API.memory())
-	if err := measureRestart(ctx, n, pods, &r.Restart); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	if err := n.check(pods, "1"); err != nil {
-		return err
-	}
-	return n.unpublish(ctx, pods)
+	return inOrder(
+		func() error { return n.publish(ctx, pods) },
+		func() error {
+			say("waiting until the driver has written what it tells of %d volumes", len(pods))
+			return n.waitForStatuses(ctx, len(pods))
+		},
+		func() (err error) { r.Told, err = n.apiSince(before); return err },
+		func() error { return measureRepublish(ctx, n, pods, &r.Republish) },
+		func() error { return r.API.use(n, pods) },
+		func() error { return measureRestart(ctx, n, pods, &r.Restart) },
+		func() error { return n.unpublishGood(ctx, pods) },
+	)
 }
 
 // timesMore is how many times more volumes the part with many has.
 const timesMore = 5
 
 // measureLarge is for the memory of a driver with many volumes.
-func measureLarge(ctx context.Context, w *world, r *results) (err error) {
-	if err := w.api.Collect(ctx); err != nil {
-		return err
-	}
-	n := w.apiNode("large")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	pods := n.somePods(timesMore*w.config.pods, "large", steady, w.config.pods)
-	if _, err := n.publish(ctx, pods); err != nil {
-		return err
-	}
-	if _, err := n.republishAll(ctx, pods, 1); err != nil {
-		return err
-	}
-	if err := r.Large.use(n, pods); err != nil {
-		return err
-	}
-	say("memory with %d volumes: %s", len(pods), r.Large.memory())
-	return n.unpublish(ctx, pods)
+func measureLarge(ctx context.Context, n *node, r *results) error {
+	return n.remember(ctx, n.somePods(timesMore*n.config.pods, "large", steady, n.config.pods), 1, &r.Large)
 }
 
 // measureDirNode is for the memory of a driver without an API server.
-func measureDirNode(ctx context.Context, w *world, r *results) (err error) {
+func measureDirNode(ctx context.Context, w *world, r *results) error {
 	n := w.dirNode("dir")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	pods := n.pods("dir", steady, w.config.pods)
-	if _, err := n.publish(ctx, pods); err != nil {
-		return err
-	}
-	if err := n.check(pods, "1"); err != nil {
-		return err
-	}
-	if _, err := n.republishAll(ctx, pods, w.republish); err != nil {
-		return err
-	}
-	if err := r.Dir.use(n, pods); err != nil {
-		return err
-	}
-	say("memory with %d volumes and a class directory: %s", len(pods), r.Dir.memory())
-	return n.unpublish(ctx, pods)
+	return n.while(ctx, func() error {
+		return n.remember(ctx, n.pods("dir", steady, w.config.pods), w.republish, &r.Dir)
+	})
+}
+
+// remember records the driver's resource use with volumes that were republished.
+func (n *node) remember(ctx context.Context, pods podList, republishes int, p *process) error {
+	return inOrder(
+		func() error { return n.publish(ctx, pods) },
+		func() error { _, err := n.republishAll(ctx, pods, republishes); return err },
+		func() error { return p.use(n, pods) },
+		func() error { return n.unpublishGood(ctx, pods) },
+	)
 }
 
 // use records the driver's present resource use.
@@ -241,57 +205,48 @@ func (p *process) use(n *node, pods podList) error {
 	}
 	p.RSS, p.Peak, p.PSS, p.CPU = u.RSS, u.Peak, u.PSS, ms(u.CPU)
 	p.Tmpfs, err = n.tmpfsBytes(pods)
+	say("memory with %d volumes on node %s: %s", len(pods), n.name, p.memory())
 	return err
 }
 
-func measureRepublish(ctx context.Context, n *node, pods podList, r *republished) error {
-	if err := n.waitUntilIdle(ctx); err != nil {
-		return err
-	}
-	span, err := n.begin()
-	if err != nil {
-		return err
-	}
-	took, err := n.republishAll(ctx, pods, n.config.republish)
+func measureRepublish(ctx context.Context, n *node, pods podList, r *republished) (err error) {
+	var took, empty []time.Duration
+	err = inOrder(
+		func() error { return n.waitUntilIdle(ctx) },
+		func() (err error) {
+			r.spent, err = n.spending(ctx, func() (err error) {
+				took, err = n.republishAll(ctx, pods, n.config.republish)
+				return err
+			})
+			return err
+		},
+		func() (err error) { empty, err = n.emptyCalls(ctx, len(took)); return err },
+	)
 	if err != nil {
 		return err
 	}
 	r.Calls, r.P50, r.P99 = len(took), ms(percentile(took, 0.50)), ms(percentile(took, 0.99))
-	if r.Vault, r.API, r.CPU, err = span.end(ctx); err != nil {
-		return err
-	}
-	empty, err := n.emptyCalls(ctx, len(took))
-	if err != nil {
-		return err
-	}
 	r.Floor = ms(percentile(empty, 0.50))
 	say("republish: p50 %.3f ms, p99 %.3f ms, %s to Vault; a call that does nothing %.3f ms", r.P50, r.P99, r.Vault, r.Floor)
 	return nil
 }
 
-func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) error {
+func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) (err error) {
 	if err := n.kill(); err != nil {
 		return err
 	}
 	if err := n.waitUntilIdle(ctx); err != nil {
 		return err
 	}
-	span, err := n.begin()
-	if err != nil {
-		return err
-	}
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	r.Ready = ms(n.driver.Ready)
-	// Kubelet continues its republishes, which must find every volume.
-	if _, err := n.republishAll(ctx, pods, 1); err != nil {
-		return err
-	}
-	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
-		return err
-	}
-	r.Vault, r.API, err = span.requests(ctx)
+	r.spent, err = n.spending(ctx, func() error {
+		return inOrder(
+			func() error { return n.start(ctx) },
+			func() error { r.Ready = ms(n.driver.Ready); return nil },
+			// Kubelet continues its republishes, which must find every volume.
+			func() error { _, err := n.republishAll(ctx, pods, 1); return err },
+			func() error { return n.waitForStatuses(ctx, len(pods)) },
+		)
+	})
 	say("restart with %d volumes: ready after %.0f ms, %s to Vault", len(pods), r.Ready, r.Vault)
 	return err
 }
@@ -300,31 +255,24 @@ func measureChange(ctx context.Context, n *node, c *changed) (err error) {
 	label := fmt.Sprint(c.Accounts)
 	pods := n.pods("change-"+label, changing, c.Accounts)
 	before, after := "before-"+label, "after-"+label
-	if err := n.put(ctx, changing, before); err != nil {
-		return err
-	}
-	if _, err := n.publish(ctx, pods); err != nil {
-		return err
-	}
-	if err := n.check(pods, before); err != nil {
-		return err
-	}
-	span, err := n.begin()
+	err = inOrder(
+		func() error { return n.put(ctx, changing, before) },
+		func() error { return n.publish(ctx, pods) },
+		func() error { return n.check(pods, before) },
+	)
 	if err != nil {
 		return err
 	}
-	if err := n.put(ctx, changing, after); err != nil {
+	c.spent, err = n.spending(ctx, func() error {
+		if err := n.put(ctx, changing, after); err != nil {
+			return err
+		}
+		began := time.Now()
+		err := n.waitNew(ctx, 3*n.interval+10*time.Second, pods, after)
+		c.AllNew, c.Secrets = ms(time.Since(began)), len(secrets(changing))
 		return err
-	}
-	began := time.Now()
-	limit := 3*n.interval + 10*time.Second
-	waiting, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
-	defer cancel()
-	if err := n.waitNew(waiting, pods, after); err != nil {
-		return err
-	}
-	c.AllNew, c.Secrets = ms(time.Since(began)), len(secrets(changing))
-	if c.Vault, c.API, c.CPU, err = span.end(ctx); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	say("change with %s: all new after %.2f s, %s", plural(c.Accounts, "service account"), c.AllNew/1000, c.Vault)
@@ -337,21 +285,9 @@ const broughtForward = 0.05
 
 // measureRest counts the requests for unchanged volumes, interval after interval, with one service
 // account and with as many as pods.
-func measureRest(ctx context.Context, w *world, r *results) (err error) {
-	if err := w.api.Collect(ctx); err != nil {
-		return err
-	}
-	n := w.apiNode("rest")
-	n.args = append(n.args, "--sync-secrets")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	r.RestOne.Accounts, r.RestAll.Accounts = 1, w.config.pods
+func measureRest(ctx context.Context, n *node, r *results) error {
+	r.RestOne.Accounts, r.RestAll.Accounts = 1, n.config.pods
 	for _, s := range []*rested{&r.RestOne, &r.RestAll} {
-		if err := n.waitForStatuses(ctx, 0); err != nil {
-			return err
-		}
 		if err := n.lieStill(ctx, s); err != nil {
 			return fmt.Errorf("with %s: %w", plural(s.Accounts, "service account"), err)
 		}
@@ -364,43 +300,27 @@ func measureRest(ctx context.Context, w *world, r *results) (err error) {
 func (n *node) lieStill(ctx context.Context, s *rested) error {
 	s.Pairs = s.Accounts * len(secrets(resting))
 	pods := n.pods(fmt.Sprintf("rest-%d", s.Accounts), resting, s.Accounts)
-	if _, err := n.publish(ctx, pods); err != nil {
-		return err
-	}
-	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
-		return err
-	}
-	if err := n.refreshedOnce(ctx, s.Pairs); err != nil {
-		return err
-	}
-	say("counting for %d intervals of %s, with %s", n.steadyIntervals, n.steadyInterval, plural(s.Accounts, "service account"))
-	if err := n.window(ctx, s); err != nil {
-		return err
-	}
-	say("steady state: %s; each pair read %d to %d times", s.Vault, s.Least, s.Most)
-	if err := n.check(pods, "1"); err != nil {
-		return err
-	}
-	return n.unpublish(ctx, pods)
+	return inOrder(
+		func() error { return n.waitForStatuses(ctx, 0) },
+		func() error { return n.publish(ctx, pods) },
+		func() error { return n.waitForStatuses(ctx, len(pods)) },
+		func() error { return n.refreshedOnce(ctx, s.Pairs) },
+		func() error { return n.window(ctx, s) },
+		func() error { return n.unpublishGood(ctx, pods) },
+	)
 }
 
 // window counts from one moment until the intervals have passed. The times in Vault's audit log say
 // which requests are within.
 func (n *node) window(ctx context.Context, s *rested) error {
+	say("counting for %d intervals of %s, with %s", n.steadyIntervals, n.steadyInterval, plural(s.Accounts, "service account"))
 	mark, err := n.vault.Mark()
-	if err != nil {
-		return err
-	}
-	span, err := n.begin()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	end := began.Add(time.Duration(n.steadyIntervals) * n.steadyInterval)
-	if err := pause(ctx, end); err != nil {
-		return err
-	}
-	if _, s.API, s.CPU, err = span.end(ctx); err != nil {
+	if s.spent, err = n.spending(ctx, func() error { return pause(ctx, end) }); err != nil {
 		return err
 	}
 	entries, err := n.vault.AuditEntriesSince(ctx, mark)
@@ -409,24 +329,23 @@ func (n *node) window(ctx context.Context, s *rested) error {
 	}
 	entries = within(entries, began, end)
 	s.Vault = countRequests(entries)
-	return s.perPair(readsByPair(entries))
+	err = s.perPair(readsByPair(entries))
+	say("steady state: %s; each pair read %d to %d times", s.Vault, s.Least, s.Most)
+	return err
 }
 
 // refreshedOnce waits until each pair was read again: a first refresh may ask what later ones know,
 // such as whether Vault has versions.
 func (n *node) refreshedOnce(ctx context.Context, pairs int) error {
-	limit := 3*n.steadyInterval + 10*time.Second
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not all of %d pairs are read within %s", pairs, limit))
-	defer cancel()
 	mark, err := n.vault.Mark()
-	for err == nil {
-		var entries []vaulttest.AuditEntry
-		if entries, err = n.vault.AuditEntriesSince(ctx, mark); err == nil && len(readsByPair(entries)) >= pairs {
-			return nil
-		}
-		err = errors.Join(err, pause(ctx, time.Now().Add(n.steadyInterval/20)))
+	if err != nil {
+		return err
 	}
-	return err
+	missing := fmt.Sprintf("not all of %d pairs are read", pairs)
+	return poll(ctx, 3*n.steadyInterval+10*time.Second, missing, n.steadyInterval/20, func() (bool, error) {
+		entries, err := n.vault.AuditEntriesSince(ctx, mark)
+		return len(readsByPair(entries)) >= pairs, err
+	})
 }
 
 type pair struct{ identity, path string }

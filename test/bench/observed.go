@@ -65,7 +65,7 @@ func (n *node) auditLog() string { return filepath.Join(n.dir, n.name+"-audit.lo
 
 // measureObserved runs sets of pods on two drivers alternately. The first set opens
 // the connections of both and is not counted.
-func measureObserved(ctx context.Context, w *world, r *results) (err error) {
+func measureObserved(ctx context.Context, w *world, r *results) error {
 	c, err := collector.Start("")
 	if err != nil {
 		return err
@@ -77,19 +77,18 @@ func measureObserved(ctx context.Context, w *world, r *results) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, n := range []*node{off, on} {
-		if err := n.start(ctx); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, n.stop()) }()
-	}
-	o := &r.Observed
-	for i := range observedPairs*w.rounds + 1 {
+	return off.while(ctx, func() error {
+		return on.while(ctx, func() error { return alternate(ctx, off, on, metrics, c, &r.Observed) })
+	})
+}
+
+func alternate(ctx context.Context, off, on *node, metrics string, c *collector.Collector, o *observed) error {
+	for i := range observedPairs*on.config.rounds + 1 {
 		offSet, onSet := &o.Off, &o.On
 		if i == 0 {
 			offSet, onSet = &shown{}, &shown{}
 		}
-		released := (i + 1) * w.config.pods
+		released := (i + 1) * on.config.pods
 		pair := []func() error{
 			func() error { return off.show(ctx, i, "", offSet, func() bool { return true }) },
 			func() error {
@@ -99,10 +98,8 @@ func measureObserved(ctx context.Context, w *world, r *results) (err error) {
 		if i%2 == 1 { // neither always has the other's late work beside it
 			slices.Reverse(pair)
 		}
-		for _, life := range pair {
-			if err := life(); err != nil {
-				return err
-			}
+		if err := inOrder(pair...); err != nil {
+			return err
 		}
 	}
 	lines, err := os.ReadFile(on.auditLog())
@@ -122,8 +119,8 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 	if err != nil {
 		return err
 	}
-	for _, do := range []func() error{
-		func() error { _, err := n.publish(ctx, pods); return err },
+	err = inOrder(
+		func() error { return n.publish(ctx, pods) },
 		func() error { _, err := n.republishAll(ctx, pods, 1); return err },
 		func() error { return scrape(ctx, metrics) },
 		func() error {
@@ -132,33 +129,16 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 			return err
 		},
 		func() error { return errors.Join(n.unpublish(ctx, pods), n.waitUntilIdle(ctx)) },
-	} {
-		if err := do(); err != nil {
-			return err
-		}
-	}
-	if err := waitTold(ctx, told); err != nil {
+		func() error {
+			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) { return told(), nil })
+		},
+	)
+	if err != nil {
 		return err
 	}
 	after, err := n.driver.Usage()
 	to.CPU = append(to.CPU, ms(after.CPU-before.CPU))
 	return err
-}
-
-// waitTold waits for what the driver sends in the background.
-func waitTold(ctx context.Context, told func() bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the driver's traces did not arrive within a minute"))
-	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for !told() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
 }
 
 func count(spans []collector.Span, name string) (n int) {

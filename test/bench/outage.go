@@ -18,33 +18,23 @@ func (c config) outageVolumes() int { return c.pods + c.pods/10 }
 
 // measureOutage has a node's volumes live through a Vault that answers 503,
 // while both secrets are changed in it.
-func measureOutage(ctx context.Context, w *world, r *results) (err error) {
-	n := w.apiNode("outage")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
+func measureOutage(ctx context.Context, n *node, r *results) error {
 	o := &r.Outage
-	o.Volumes, o.Interval = w.outageVolumes(), ms(w.outageInterval())
+	o.Volumes, o.Interval = n.outageVolumes(), ms(n.outageInterval())
 	o.Accounts = max(1, o.Volumes/10)
-	pods := w.somePods(o.Volumes, "outage", cutOff, o.Accounts)
-	if _, err := n.publish(ctx, pods); err != nil {
+	pods := n.somePods(o.Volumes, "outage", cutOff, o.Accounts)
+	if err := n.publish(ctx, pods); err != nil {
 		return err
 	}
 	if err := n.check(pods, "1"); err != nil {
 		return err
 	}
-	say("Vault answers 503 for %s, to %d volumes with an interval of %s", w.outage, o.Volumes, w.outageInterval())
-	span, err := n.begin()
+	say("Vault answers 503 for %s, to %d volumes with an interval of %s", n.outage, o.Volumes, n.outageInterval())
+	s, err := n.spending(ctx, func() error { return n.cut(ctx, o, pods) })
 	if err != nil {
 		return err
 	}
-	if err := n.cut(ctx, o, pods); err != nil {
-		return err
-	}
-	if o.Vault, _, o.CPU, err = span.end(ctx); err != nil {
-		return err
-	}
+	o.Vault, o.CPU = s.Vault, s.CPU
 	say("outage: %d requests, at most %d in a second; all fresh %.2f s after its end", o.Requests, o.Most, o.AllFresh/1000)
 	return n.unpublish(ctx, pods)
 }
@@ -54,16 +44,12 @@ func measureOutage(ctx context.Context, w *world, r *results) (err error) {
 func (n *node) cut(ctx context.Context, o *outage, pods podList) error {
 	began := time.Now()
 	n.gate.Seal()
-	err := pause(ctx, began.Add(n.outage/2))
-	if err == nil {
-		err = n.put(ctx, cutOff, "2")
-	}
-	if err == nil {
-		err = pause(ctx, began.Add(n.outage))
-	}
-	if err == nil {
-		err = n.check(pods, "1")
-	}
+	err := inOrder(
+		func() error { return pause(ctx, began.Add(n.outage/2)) },
+		func() error { return n.put(ctx, cutOff, "2") },
+		func() error { return pause(ctx, began.Add(n.outage)) },
+		func() error { return n.check(pods, "1") },
+	)
 	back, turned := time.Now(), n.gate.Unseal()
 	if err != nil {
 		return err
@@ -72,11 +58,8 @@ func (n *node) cut(ctx context.Context, o *outage, pods podList) error {
 	if o.Requests == 0 {
 		return errors.New("no request was made in the whole outage, so nobody noticed it")
 	}
-	limit := 4*n.outageInterval() + 30*time.Second
-	waiting, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s of Vault's return", limit))
-	defer cancel()
-	if err := n.waitNew(waiting, pods, "2"); err != nil {
-		return err
+	if err := n.waitNew(ctx, 4*n.outageInterval()+30*time.Second, pods, "2"); err != nil {
+		return fmt.Errorf("after Vault's return: %w", err)
 	}
 	o.AllFresh = ms(time.Since(back))
 	return nil

@@ -50,13 +50,8 @@ func measurePlugin(ctx context.Context, w *world, r *results) (err error) {
 		return err
 	}
 	defer end()
-	m := &mounts{node: w.apiNode("plugin"), plugin: p, provider: source}
-	m.args = append(m.args, "--provider-volume="+p.dir, "--additional-provider-volume-paths=")
-	if err := m.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.stop()) }()
-	return m.run(ctx, &r.Plugin)
+	m := &mounts{node: w.apiNode("plugin", "--provider-volume="+p.dir, "--additional-provider-volume-paths="), plugin: p, provider: source}
+	return m.while(ctx, func() error { return m.run(ctx, &r.Plugin) })
 }
 
 // providerPackage is the driver's own client of plugins, in this process. end closes its
@@ -123,10 +118,7 @@ func (m *mounts) round(ctx context.Context, number int) error {
 			return fmt.Errorf("pod %s: %w", others[i+1].Name, err)
 		}
 	}
-	if err := m.check(all, "1"); err != nil {
-		return err
-	}
-	return m.unpublish(ctx, all)
+	return m.unpublishGood(ctx, all)
 }
 
 func (m *mounts) timedPublish(ctx context.Context, took *[]time.Duration, p kubelet.Pod) error {
@@ -268,19 +260,16 @@ func (w *world) startPlugin(ctx context.Context) (_ *pluginProcess, err error) {
 func (p *pluginProcess) socket() string { return filepath.Join(p.dir, pluginName+".sock") }
 
 func (p *pluginProcess) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pluginStart, fmt.Errorf("it does not listen within %s", pluginStart))
-	defer cancel()
-	for {
+	err := poll(ctx, pluginStart, "it does not listen", 10*time.Millisecond, func() (bool, error) {
 		conn, err := net.Dial("unix", p.socket())
 		if err == nil {
 			_ = conn.Close()
-			break
 		}
-		if stopped := pause(ctx, time.Now().Add(10*time.Millisecond)); stopped != nil {
-			return errors.Join(stopped, err)
-		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return err
 	}
-	var err error
 	if p.conn, err = grpc.NewClient("unix:"+p.socket(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost")); err != nil {
 		return err

@@ -86,30 +86,25 @@ type publishes struct {
 // republished is a republish with nothing due, one at a time. Floor is the median of
 // calls that do nothing.
 type republished struct {
-	Floor float64        `json:"floorMS"`
-	Calls int            `json:"calls"`
-	P50   float64        `json:"p50MS"`
-	P99   float64        `json:"p99MS"`
-	CPU   float64        `json:"driverCPUMS"`
-	Vault requests       `json:"requestsToVault"`
-	API   map[string]int `json:"requestsToAPIServer"`
+	Floor float64 `json:"floorMS"`
+	Calls int     `json:"calls"`
+	P50   float64 `json:"p50MS"`
+	P99   float64 `json:"p99MS"`
+	spent
 }
 
 // changed is a change in the store while all volumes are published.
 type changed struct {
-	AllNew   float64        `json:"allNewMS"`
-	CPU      float64        `json:"driverCPUMS"`
-	Secrets  int            `json:"distinctSecrets"`
-	Accounts int            `json:"serviceAccounts"`
-	Vault    requests       `json:"requestsToVault"`
-	API      map[string]int `json:"requestsToAPIServer"`
+	AllNew   float64 `json:"allNewMS"`
+	Secrets  int     `json:"distinctSecrets"`
+	Accounts int     `json:"serviceAccounts"`
+	spent
 }
 
 // restarted is a start after kill -9 with all volumes published.
 type restarted struct {
-	Ready float64        `json:"readyMS"`
-	Vault requests       `json:"requestsToVault"`
-	API   map[string]int `json:"requestsToAPIServer"`
+	Ready float64 `json:"readyMS"`
+	spent
 }
 
 // rested is some intervals without a change.
@@ -117,12 +112,10 @@ type rested struct {
 	Accounts int `json:"serviceAccounts"`
 	// Pairs are the distinct pairs of identity and secret; Least and Most is
 	// how often one of them was read.
-	Pairs int            `json:"pairs"`
-	Least int            `json:"leastReadsOfAPair"`
-	Most  int            `json:"mostReadsOfAPair"`
-	CPU   float64        `json:"driverCPUMS"`
-	Vault requests       `json:"requestsToVault"`
-	API   map[string]int `json:"requestsToAPIServer"`
+	Pairs int `json:"pairs"`
+	Least int `json:"leastReadsOfAPair"`
+	Most  int `json:"mostReadsOfAPair"`
+	spent
 }
 
 // outage is a time in which the store answers 503.

@@ -27,22 +27,13 @@ type synced struct {
 
 // measureSynced lets sets of pods be published. The first of each warms the driver up and is not
 // counted.
-func measureSynced(ctx context.Context, w *world, r *results) (err error) {
-	if err := w.api.Collect(ctx); err != nil {
-		return err
-	}
-	n := w.apiNode("synced")
-	n.args = append(n.args, "--sync-secrets")
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	before, err := w.api.Requests()
+func measureSynced(ctx context.Context, n *node, r *results) error {
+	before, err := n.api.Requests()
 	if err != nil {
 		return err
 	}
 	s := &r.Synced
-	for i := range 2*w.rounds + 1 {
+	for i := range 2*n.config.rounds + 1 {
 		order := []string{steady, made}
 		if i%2 == 1 { // what the one leaves to collect, the other pays for
 			slices.Reverse(order)
@@ -61,7 +52,7 @@ func measureSynced(ctx context.Context, w *world, r *results) (err error) {
 			}
 		}
 	}
-	since, err := w.apiSince(before)
+	since, err := n.apiSince(before)
 	if err != nil {
 		return err
 	}
@@ -71,7 +62,7 @@ func measureSynced(ctx context.Context, w *world, r *results) (err error) {
 			s.API[what] = count
 		}
 	}
-	say("%d publishes with a template and a Secret: %.1f ms of CPU time, without %.1f ms", w.config.pods, median(s.With), median(s.Without))
+	say("%d publishes with a template and a Secret: %.1f ms of CPU time, without %.1f ms", n.config.pods, median(s.With), median(s.Without))
 	return nil
 }
 
@@ -81,18 +72,11 @@ func (n *node) publishedCPU(ctx context.Context, label, class string) (float64, 
 	if err := errors.Join(n.waitUntilIdle(ctx), n.waitForStatuses(ctx, 0)); err != nil {
 		return 0, err
 	}
-	before, err := n.driver.Usage()
+	s, err := n.spending(ctx, func() error { return n.publish(ctx, pods) })
 	if err != nil {
 		return 0, err
 	}
-	if _, err := n.publish(ctx, pods); err != nil {
-		return 0, err
-	}
-	after, err := n.driver.Usage()
-	if err != nil {
-		return 0, err
-	}
-	return ms(after.CPU - before.CPU), errors.Join(n.check(pods, "1"), n.unpublish(ctx, pods))
+	return s.CPU, n.unpublishGood(ctx, pods)
 }
 
 func (r *results) syncedRow() row {
@@ -199,17 +183,11 @@ func (w *world) startAkeyless(ctx context.Context) (err error) {
 // measureAkeyless does the rounds of first publishes on the double, as a gateway
 // of either kind. The pods of a service account share their login: the roles
 // here go by no pod.
-func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
-	n := w.apiNode("akeyless")
-	n.args = append(n.args, "--akeyless-share-by-service-account")
-	n.store = akeylessStore{w.akeyless}
-	if err := n.start(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	f := newFloor(n.atOnce, akeylessFloor(w.akeyless.URL()))
+func measureAkeyless(ctx context.Context, n *node, r *results) error {
+	n.store = akeylessStore{n.akeyless}
+	f := newFloor(n.atOnce, akeylessFloor(n.akeyless.URL()))
 	defer f.close()
-	source, err := akeyless.New(akeyless.Config{DefaultGateway: w.akeyless.URL()})
+	source, err := akeyless.New(akeyless.Config{DefaultGateway: n.akeyless.URL()})
 	if err != nil {
 		return err
 	}
@@ -222,7 +200,7 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 		{"caches", time.Hour, &r.AkeylessCached},
 	} {
 		say("first publishes with an Akeyless gateway that %s", g.kind)
-		w.akeyless.SetCache(g.cache)
+		n.akeyless.SetCache(g.cache)
 		if err := (rounds{n, f, keyless, g.kind, n.fetchAlone(source)}).run(ctx, g.into); err != nil {
 			return fmt.Errorf("a gateway that %s: %w", g.kind, err)
 		}
