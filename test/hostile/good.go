@@ -118,16 +118,12 @@ func (g *good) put(ctx context.Context, value int) error {
 // change writes a new value in every interval, for some time.
 func (g *good) change(ctx context.Context, first int, lasts time.Duration) (next int, err error) {
 	end := time.Now().Add(lasts)
-	ticker := time.NewTicker(g.interval)
-	defer ticker.Stop()
 	for next = first; time.Now().Before(end); next++ {
 		if err := g.put(ctx, next); err != nil {
 			return next, err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, g.interval) {
 			return next, context.Cause(ctx)
-		case <-ticker.C:
 		}
 	}
 	return next, nil
@@ -135,9 +131,7 @@ func (g *good) change(ctx context.Context, first int, lasts time.Duration) (next
 
 // look reads the volumes as their pods would, until ctx ends.
 func (g *good) look(ctx context.Context) {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
+	for ok := true; ok; ok = pause(ctx, lookEvery) {
 		for i, pod := range g.pods {
 			value, err := g.read(pod)
 			if err != nil {
@@ -146,11 +140,6 @@ func (g *good) look(ctx context.Context) {
 				continue
 			}
 			g.ledgers[i].saw(value, time.Now())
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
 		}
 	}
 }
@@ -165,8 +154,6 @@ func (g *good) read(pod kubelet.Pod) (int, error) {
 
 // await waits until no value is open any longer.
 func (g *good) await(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
 	for {
 		open := 0
 		for _, l := range g.ledgers {
@@ -176,10 +163,8 @@ func (g *good) await(ctx context.Context) error {
 		if open == 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, lookEvery) {
 			return context.Cause(ctx)
-		case <-ticker.C:
 		}
 	}
 }
@@ -198,21 +183,12 @@ func (g *good) sum() goodFigures {
 	return f
 }
 
-// churn starts a pod every few seconds until stop is closed, and then waits for
+// churn starts a pod every few seconds until starting ends, and then waits for
 // the last ones to go.
-func (g *good) churn(ctx context.Context, stop <-chan struct{}) {
-	ticker := time.NewTicker(churnEvery)
-	defer ticker.Stop()
+func (g *good) churn(ctx, starting context.Context) {
 	defer g.lives.Wait()
-	for i := 0; ; i++ {
+	for i, ok := 0, true; ok; i, ok = i+1, pause(starting, churnEvery) {
 		g.lives.Go(func() { g.live(ctx, i) })
-		select {
-		case <-ctx.Done():
-			return
-		case <-stop:
-			return
-		case <-ticker.C:
-		}
 	}
 }
 
@@ -248,14 +224,8 @@ func (g *good) insist(ctx context.Context, call func(context.Context) error) (ti
 	defer cancel()
 	began := time.Now()
 	for {
-		err := call(ctx)
-		if err == nil {
-			return time.Since(began), nil
-		}
-		select {
-		case <-ctx.Done():
+		if err := call(ctx); err == nil || !pause(ctx, retryDelay) {
 			return time.Since(began), err
-		case <-time.After(retryDelay):
 		}
 	}
 }
@@ -263,21 +233,14 @@ func (g *good) insist(ctx context.Context, call func(context.Context) error) (ti
 func (g *good) awaitRevocation(ctx context.Context, pod kubelet.Pod) {
 	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
 	defer cancel()
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
 	g.note(func(f *goodFigures) { f.Revocations++ })
-	for {
-		if _, ok := g.proxy.revokedAt(pod.UID); ok {
+	for ok := true; ok; ok = pause(ctx, lookEvery) {
+		if g.proxy.hasRevoked(pod.UID) {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			g.note(func(f *goodFigures) { f.LateRevocations++ })
-			g.problem("the Vault token of %s was not revoked within %s of its end", pod.Name, revokeLimit)
-			return
-		case <-ticker.C:
 		}
 	}
+	g.note(func(f *goodFigures) { f.LateRevocations++ })
+	g.problem("the Vault token of %s was not revoked within %s of its end", pod.Name, revokeLimit)
 }
 
 // leave unpublishes the volumes that stayed.

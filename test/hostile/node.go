@@ -83,17 +83,10 @@ func (n *node) launch(ctx context.Context) (*driver.Process, error) {
 
 // watch samples the driver's resource use and restarts it when it has ended, until ctx ends.
 func (n *node) watch(ctx context.Context) {
-	ticker := time.NewTicker(sampleEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			n.sample()
-			if err := n.running().Alive(); err != nil {
-				n.restart(ctx, err)
-			}
+	for pause(ctx, sampleEvery) {
+		n.sample()
+		if err := n.running().Alive(); err != nil {
+			n.restart(ctx, err)
 		}
 	}
 }
@@ -109,10 +102,8 @@ func (n *node) restart(ctx context.Context, ended error) {
 	for ctx.Err() == nil {
 		n.ended(ended)
 		say("the driver has ended: %s", firstLine(ended))
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, restartDelay) {
 			return
-		case <-time.After(restartDelay):
 		}
 		p, err := n.launch(ctx)
 		if err == nil {
@@ -164,15 +155,8 @@ func (n *node) sample() {
 // probe checks the health as kubelet does, on a new connection each time.
 func (n *node) probe(ctx context.Context) {
 	client := &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	ticker := time.NewTicker(probeEvery)
-	defer ticker.Stop()
 	failed := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	for pause(ctx, probeEvery) {
 		if n.running().Alive() != nil {
 			failed = 0 // it is being restarted anyway
 			continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -54,18 +55,18 @@ func parseJWT(token string) (pod podOf, ok bool) {
 
 // proxy is before the Vault that all tenants share. For the hostile tenant's paths and tokens
 // it behaves as a Vault with broken backends: a path hangs, or fails, once armed; revocations are
-// slow. It records when the pods' tokens are revoked.
+// slow. It records whose tokens are revoked.
 type proxy struct {
 	*testkit.Proxy
 
 	mu      sync.Mutex
 	armed   bool
-	owners  map[string]podOf     // by Vault token
-	revoked map[string]time.Time // by the pod's UID
+	owners  map[string]podOf // by Vault token
+	revoked map[string]bool  // by the pod's UID
 }
 
 func startProxy(target string) *proxy {
-	p := &proxy{Proxy: testkit.StartProxy(target), owners: map[string]podOf{}, revoked: map[string]time.Time{}}
+	p := &proxy{Proxy: testkit.StartProxy(target), owners: map[string]podOf{}, revoked: map[string]bool{}}
 	p.Intercept(p.serve)
 	return p
 }
@@ -77,12 +78,11 @@ func (p *proxy) arm() {
 	p.armed = true
 }
 
-// revokedAt tells when the last token of a pod was revoked.
-func (p *proxy) revokedAt(uid string) (time.Time, bool) {
+// hasRevoked tells whether a token of a pod was revoked.
+func (p *proxy) hasRevoked(uid string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at, ok := p.revoked[uid]
-	return at, ok
+	return p.revoked[uid]
 }
 
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request, vault http.Handler) {
@@ -110,7 +110,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, vault http.Handler
 	if revocation && owner.Pod.UID != "" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.revoked[owner.Pod.UID] = time.Now()
+		p.revoked[owner.Pod.UID] = true
 	}
 }
 
@@ -149,12 +149,7 @@ func readLogin(r *http.Request) (podOf, []byte) {
 func hang(r *http.Request, longest time.Duration) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxLogin)) // a client that is gone shows below
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	timer := time.NewTimer(longest)
-	defer timer.Stop()
-	select {
-	case <-r.Context().Done():
-	case <-timer.C:
-	}
+	pause(r.Context(), longest)
 }
 
 func answer(w http.ResponseWriter, code int, body string) {
@@ -284,18 +279,10 @@ func writeFill(w io.Writer, n int) error {
 func trickle(w http.ResponseWriter, r *http.Request, every time.Duration) {
 	w.Header().Set("Content-Type", "application/json")
 	flusher := http.NewResponseController(w)
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	ended := time.After(longestHang)
-	for {
+	ctx, cancel := context.WithTimeout(r.Context(), longestHang)
+	defer cancel()
+	for ok := true; ok; ok = pause(ctx, every) {
 		if _, err := io.WriteString(w, " "); err != nil || flusher.Flush() != nil {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-r.Context().Done():
-			return
-		case <-ended:
 			return
 		}
 	}

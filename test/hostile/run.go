@@ -133,9 +133,10 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 func (n *node) together(ctx context.Context, g *good, scenes []*scene, value int) error {
 	attacking, stopAttacks := context.WithCancel(ctx)
 	defer stopAttacks()
-	stopChurn := make(chan struct{})
+	starting, stopChurn := context.WithCancel(ctx)
+	defer stopChurn()
 	var churn, runs sync.WaitGroup
-	churn.Go(func() { g.churn(ctx, stopChurn) })
+	churn.Go(func() { g.churn(ctx, starting) })
 	for _, s := range scenes {
 		s.began = time.Now().Add(s.attack.after)
 		runs.Go(func() {
@@ -155,7 +156,7 @@ func (n *node) together(ctx context.Context, g *good, scenes []*scene, value int
 		s.calls.Wait()
 		s.ended = time.Now()
 	}
-	close(stopChurn)
+	stopChurn()
 	churn.Wait()
 	if err != nil {
 		return err
