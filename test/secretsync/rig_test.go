@@ -256,6 +256,14 @@ func (n *node) mount(c *class.Class, pod string, files map[string]string) volume
 	return fill(f, files)
 }
 
+// mounted is a volume that the node has published, with its Secret.
+func (n *node) mounted(c *class.Class, pod string, files map[string]string) volume.Followed {
+	n.r.t.Helper()
+	f := n.mount(c, pod, files)
+	n.follow(f)
+	return f
+}
+
 func fill(f volume.Followed, files map[string]string) volume.Followed {
 	f.Files, f.Rendering = nil, nil
 	if prepared, _, err := rendered.New(nil).Prepare(f.Volume, f.Class); err == nil {

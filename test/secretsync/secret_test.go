@@ -128,7 +128,7 @@ func testOlder(t *testing.T, r *rig) {
 	c := r.class("older", nil)
 	a, b := r.node("node-a"), r.node("node-b")
 	old := b.mount(c, "b", password("v1"))
-	a.follow(a.mount(c, "a", password("v2")))
+	a.mounted(c, "a", password("v2"))
 	b.follow(old)
 	r.holds("older", "p", "v2")
 	b.follow(refreshed(old, c, password("v2")))
@@ -140,8 +140,7 @@ func testOlder(t *testing.T, r *rig) {
 func testEdit(t *testing.T, r *rig) {
 	before := r.class("edited", nil)
 	a, b := r.node("node-a"), r.node("node-b")
-	f := a.mount(before, "a", map[string]string{"password": "x", "user": "joe"})
-	a.follow(f)
+	f := a.mounted(before, "a", map[string]string{"password": "x", "user": "joe"})
 	after := r.edit("edited", func(s *v1.SecretProviderClass) {
 		s.Spec.SecretObjects[0].Data = []v1.SecretObjectData{{ObjectName: "user", Key: "u"}}
 	})
@@ -150,7 +149,7 @@ func testEdit(t *testing.T, r *rig) {
 	if len(s.Data) != 1 {
 		t.Errorf("a key of the entry before stays: %d keys", len(s.Data))
 	}
-	b.follow(b.mount(before, "b", map[string]string{"password": "x", "user": "joe"}))
+	b.mounted(before, "b", map[string]string{"password": "x", "user": "joe"})
 	if got := r.holds("edited", "u", "joe"); got.ResourceVersion != s.ResourceVersion {
 		t.Error("a node with the class before the edit wrote")
 	}
@@ -267,7 +266,7 @@ func testTwoClasses(t *testing.T, r *rig) {
 	first := r.class("twin-a", func(s *v1.SecretProviderClass) { s.Spec.SecretObjects[0].SecretName = "twin" })
 	second := r.class("twin-b", func(s *v1.SecretProviderClass) { s.Spec.SecretObjects[0].SecretName = "twin" })
 	n := r.node("node-a")
-	n.follow(n.mount(first, "a", password("first")))
+	n.mounted(first, "a", password("first"))
 	n.refused(n.mount(second, "b", password("second")), `SecretProviderClass "twin-a"`)
 	r.holds("twin", "p", "first")
 }
@@ -275,18 +274,17 @@ func testTwoClasses(t *testing.T, r *rig) {
 func testTampered(t *testing.T, r *rig) {
 	c := r.class("tampered", nil)
 	n := r.node("node-a")
-	n.follow(n.mount(c, "a", password("x")))
+	n.mounted(c, "a", password("x"))
 	testkit.Value(r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "tampered", types.MergePatchType,
 		[]byte(`{"data":{"p":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"}))(t)
 	other := r.node("node-b") // which has no memory of it
 	other.refused(other.mount(c, "b", password("x")), "kubectl-edit", ".data.p", "delete the Secret")
 	// What others add stays, and is no reason to write.
 	labelled := r.class("labelled", nil)
-	f := n.mount(labelled, "a", password("x"))
-	n.follow(f)
+	f := n.mounted(labelled, "a", password("x"))
 	theirs := testkit.Value(r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
 		[]byte(`{"metadata":{"labels":{"team":"blue"}},"data":{"more":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-label"}))(t)
-	other.follow(other.mount(labelled, "b", password("x")))
+	other.mounted(labelled, "b", password("x"))
 	if s := r.read("labelled"); s.ResourceVersion != theirs.ResourceVersion {
 		t.Error("what others add is a reason to write")
 	}
@@ -300,25 +298,23 @@ func testTampered(t *testing.T, r *rig) {
 func testDeleted(t *testing.T, r *rig) {
 	c := r.class("deleted", nil)
 	n := r.node("node-a")
-	n.follow(n.mount(c, "a", password("x")))
+	n.mounted(c, "a", password("x"))
 	testkit.Must(t, r.Client.CoreV1().Secrets(namespace).Delete(t.Context(), "deleted", metav1.DeleteOptions{}))
 	b := r.node("node-b")
-	b.follow(b.mount(c, "b", password("x")))
+	b.mounted(c, "b", password("x"))
 	r.holds("deleted", "p", "x")
 }
 
 func testType(t *testing.T, r *rig) {
 	c := r.class("typed", nil)
 	n := r.node("node-a")
-	f := n.mount(c, "a", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5"}}}`})
-	n.follow(f)
+	f := n.mounted(c, "a", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5"}}}`})
 	c = r.edit("typed", func(s *v1.SecretProviderClass) {
 		s.Spec.SecretObjects[0].Type, s.Spec.SecretObjects[0].Data[0].Key = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
 	})
 	n.refused(refreshed(f, c, map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5"}}}`}), "cannot change", "delete the Secret")
 	testkit.Must(t, r.Client.CoreV1().Secrets(namespace).Delete(t.Context(), "typed", metav1.DeleteOptions{}))
-	f = n.mount(c, "b", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5Mg=="}}}`})
-	n.follow(f)
+	n.mounted(c, "b", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5Mg=="}}}`})
 	if s := r.read("typed"); s.Type != corev1.SecretTypeDockerConfigJson {
 		t.Errorf("type %s", s.Type)
 	}
@@ -331,7 +327,7 @@ func testMetadata(t *testing.T, r *rig) {
 		s.Spec.SecretObjects[0].Data = append(s.Spec.SecretObjects[0].Data, v1.SecretObjectData{ObjectName: "dir/user", Key: "user.name"})
 	})
 	n := r.node("node-a")
-	n.follow(n.mount(c, "a", map[string]string{"password": "\x00\xff", "dir/user": "joe"}))
+	n.mounted(c, "a", map[string]string{"password": "\x00\xff", "dir/user": "joe"})
 	s := r.holds("metadata", "p", "\x00\xff")
 	if string(s.Data["user.name"]) != "joe" || s.Labels["app"] != "db" || s.Labels["secrets-store.csi.k8s.io/managed"] != "true" ||
 		s.Labels["mayfly.dev/class"] != "metadata" || s.Annotations["note"] != "x" || s.Annotations["mayfly.dev/node-name"] != "node-a" {
@@ -396,8 +392,7 @@ func testWhole(t *testing.T, r *rig) {
 	}
 	c := r.class("whole", entry("db/user", "db/password"))
 	n := r.node("node-a")
-	f := n.mount(c, "a", map[string]string{"db/user": "u", "db/password": "p", "db/port": "1"})
-	n.follow(f)
+	f := n.mounted(c, "a", map[string]string{"db/user": "u", "db/password": "p", "db/port": "1"})
 	r.holds("whole", "user", "u")
 	if s := r.holds("whole", "password", "p"); len(s.Data) != 2 {
 		t.Errorf("%d keys, want those that the class names", len(s.Data))
@@ -414,63 +409,11 @@ func testWhole(t *testing.T, r *rig) {
 	n.refused(refreshed(f, c, map[string]string{"db/user": "u2", "other": "x"}), `no file of the volume is called "db"`, `a file and not a directory, such as "db/user"`)
 }
 
-// testClassOwner: it survives the last pod, and a scale to zero (2051, 265, 1770).
-func testClassOwner(t *testing.T, r *rig) {
-	c := r.class("owned", nil)
-	n := r.node("node-a")
-	f := n.mount(c, "a", password("x"))
-	n.follow(f)
-	n.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: f.Volume}})
-	s := r.holds("owned", "p", "x")
-	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].Kind != "SecretProviderClass" || s.OwnerReferences[0].Controller != nil || s.OwnerReferences[0].BlockOwnerDeletion != nil {
-		t.Errorf("owners %+v", s.OwnerReferences)
-	}
-	testkit.Must(t, r.Client.CoreV1().RESTClient().Delete().RequestURI(classPath(namespace, "owned")).Do(t.Context()).Error())
-	r.gone("owned")
-}
-
-// testPodOwner: it goes with the last pod, and not with the first (899, 1770).
-func testPodOwner(t *testing.T, r *rig) {
-	c := r.class("of-pods", func(s *v1.SecretProviderClass) { s.Spec.Parameters["secretOwner"] = "pods" })
-	a, b := r.node("node-a"), r.node("node-b")
-	mount := func(n *node, pod string) volume.Followed {
-		f := n.mount(c, pod, password("x"))
-		f.Pod = r.pod(pod)
-		n.follow(f)
-		return f
-	}
-	first := mount(a, "first")
-	second := mount(b, "second")
-	third := mount(a, "third")
-	if s := r.holds("of-pods", "p", "x"); len(s.OwnerReferences) != 3 {
-		t.Fatalf("owners %+v", s.OwnerReferences)
-	}
-	written := r.read("of-pods").ResourceVersion
-	requests := a.requests.Load()
-	a.follow(refreshed(first, c, password("x")))
-	if a.requests.Load() != requests || r.read("of-pods").ResourceVersion != written {
-		t.Error("a refresh that changed nothing asked")
-	}
-	a.follow(refreshed(first, c, password("y"))) // the owners stay over a rotation
-	if s := r.holds("of-pods", "p", "y"); len(s.OwnerReferences) != 3 {
-		t.Fatalf("owners after a rotation %+v", s.OwnerReferences)
-	}
-	for _, f := range []volume.Followed{first, third} {
-		testkit.Must(t, r.Client.CoreV1().Pods(namespace).Delete(t.Context(), f.Pod.Name, *metav1.NewDeleteOptions(0)))
-	}
-	testkit.Eventually(t, "two owners gone", func() bool { s := r.read("of-pods"); return s != nil && len(s.OwnerReferences) == 1 })
-	testkit.Must(t, r.Client.CoreV1().Pods(namespace).Delete(t.Context(), second.Pod.Name, *metav1.NewDeleteOptions(0)))
-	r.gone("of-pods")
-	mount(a, "fourth")
-	r.holds("of-pods", "p", "x")
-}
-
 // testRestart: a new process looks once, and writes nothing.
 func testRestart(t *testing.T, r *rig) {
 	c := r.class("restart", nil)
 	n := r.node("node-a")
-	f := n.mount(c, "a", password("x"))
-	n.follow(f)
+	f := n.mounted(c, "a", password("x"))
 	s := r.read("restart")
 	again := r.node("node-a")
 	again.follow(refreshed(f, c, password("x")))
@@ -492,7 +435,7 @@ func testRights(t *testing.T, r *rig) {
 	listed := closed
 	listed.UID = "" // of a directory
 	listed.SecretObjects = []v1.SecretObject{{SecretName: "listed", Type: "Opaque", Data: []v1.SecretObjectData{{ObjectName: "password", Key: "p"}}}}
-	n.follow(n.mount(&listed, "b", password("x")))
+	n.mounted(&listed, "b", password("x"))
 	s, err := r.Client.CoreV1().Secrets("closed").Get(t.Context(), "listed", metav1.GetOptions{})
 	if err != nil || string(s.Data["p"]) != "x" || len(s.OwnerReferences) != 0 {
 		t.Errorf("Secret %+v, %v", s, err)
@@ -515,22 +458,4 @@ func testAllNamespaces(t *testing.T, r *rig) {
 	c.SecretObjects = []v1.SecretObject{{SecretName: "theirs", Type: "Opaque", Data: []v1.SecretObjectData{{ObjectName: "password", Key: "p"}}}}
 	n := r.node("node-a")
 	n.refused(n.mount(&c, "b", password("x")), "helm", "has not made")
-}
-
-// testRecreated: the class goes and comes back, as with a tool that replaces objects.
-func testRecreated(t *testing.T, r *rig) {
-	c := r.class("again", nil)
-	n := r.node("node-a")
-	f := n.mount(c, "a", password("x"))
-	n.follow(f)
-	// The Secret is not gone yet when the class is back.
-	orphan := metav1.DeletePropagationOrphan
-	options := []byte(fmt.Sprintf(`{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":%q}`, orphan))
-	testkit.Must(t, r.Client.CoreV1().RESTClient().Delete().RequestURI(classPath(namespace, "again")).Body(options).Do(t.Context()).Error())
-	testkit.Eventually(t, "the class gone", func() bool { _, err := r.Get(t.Context(), classPath(namespace, "again")); return err != nil })
-	c = r.class("again", nil)
-	n.follow(refreshed(f, c, password("x")))
-	if s := r.holds("again", "p", "x"); len(s.OwnerReferences) != 1 || string(s.OwnerReferences[0].UID) != c.UID {
-		t.Errorf("owners %+v", s.OwnerReferences)
-	}
 }
