@@ -110,7 +110,7 @@ func (c config) prepare(ctx context.Context, dir string) error {
 		}
 	}
 	fmt.Fprintln(os.Stderr, "building", pluginName)
-	if _, err := driver.BuildCommand(ctx, os.Stderr, dir, "./test/pluginprovider/cmd/"+pluginName); err != nil {
+	if _, err := toolcache.Program(ctx, os.Stderr, dir, "./test/pluginprovider/cmd/"+pluginName); err != nil {
 		return err
 	}
 	return driver.Prepare(ctx, os.Stderr, dir, c.driver)

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 const referenceHead = `# Values of the chart
@@ -203,13 +204,7 @@ func TestDocsNameValuesThatExist(t *testing.T) {
 
 func driver(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "mayfly-node")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../../cmd/mayfly-node")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building mayfly-node: %v\n%s", err, out)
-	}
-	return path
+	return testkit.Value(toolcache.Program(t.Context(), os.Stderr, t.TempDir(), "./cmd/mayfly-node"))(t)
 }
 
 // TestFlags: the driver has every flag that the chart sets, and accepts the value. With --version

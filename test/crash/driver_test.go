@@ -54,7 +54,7 @@ func newEnvironment(t *testing.T, role string) *environment {
 	env := &environment{t: t, dir: dir, role: role}
 	t.Cleanup(env.cleanUp)
 	env.postgres = postgres.New(t)
-	env.binary = build(t, dir)
+	env.binary = testkit.Value(toolcache.Program(t.Context(), os.Stderr, dir, "./cmd/mayfly-node"))(t)
 	env.vaultLog = testkit.Value(os.Create(filepath.Join(dir, "vault.log")))(t)
 	env.vault = vaulttest.New(t, vaulttest.Options{Logs: env.vaultLog})
 	env.issuer = testkit.Value(issuer.Start(t.Context(), issuer.Options{}))(t)
@@ -66,18 +66,6 @@ func newEnvironment(t *testing.T, role string) *environment {
 	env.Kubelet = testkit.Value(kubelet.Dial(filepath.Join(dir, "kubelet"), env.socket()))(t)
 	t.Cleanup(func() { _ = env.Close() })
 	return env
-}
-
-func build(t *testing.T, dir string) string {
-	t.Helper()
-	root := testkit.Value(toolcache.ModuleRoot())(t)
-	binary := filepath.Join(dir, "mayfly-node")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/mayfly-node")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building the driver: %v\n%s", err, out)
-	}
-	return binary
 }
 
 const (

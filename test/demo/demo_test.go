@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
-	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
@@ -43,7 +42,7 @@ func TestMain(m *testing.M) {
 func build(dir string) (err error) {
 	ctx := context.Background()
 	programs.demo, programs.cache = filepath.Join(dir, "demo"), filepath.Join(dir, "cache")
-	if programs.driver, err = driver.Build(ctx, os.Stderr, dir); err != nil {
+	if programs.driver, err = toolcache.Program(ctx, os.Stderr, dir, "./cmd/mayfly-node"); err != nil {
 		return err
 	}
 	if out, err := exec.Command("go", "build", "-o", programs.demo, ".").CombinedOutput(); err != nil {

@@ -71,7 +71,7 @@ func kmsStaticPod(c *tenant) {
 // kmsImage puts an image of the program on the node.
 func (c *tenant) kmsImage(dir string) {
 	c.t.Helper()
-	program := testkit.Value(buildProgram(c.t.Context(), dir, "mayfly-kms"))(c.t)
+	program := testkit.Value(toolcache.Program(c.t.Context(), c.out, dir, "./cmd/mayfly-kms"))(c.t)
 	data := testkit.Value(os.ReadFile(program))(c.t)
 	testkit.Must(c.t, c.node.AddImage(c.t.Context(), node.Image{
 		Ref: kmsImage, Entrypoint: []string{"/mayfly-kms"}, Files: []node.ImageFile{{Path: "mayfly-kms", Data: data, Mode: 0o755}},

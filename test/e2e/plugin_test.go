@@ -8,9 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -33,24 +33,9 @@ func buildPlugin(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making a scratch directory: %w", err)
 	}
-	path, err := buildProgram(ctx, dir, "kubectl-mayfly")
+	path, err := toolcache.Program(ctx, io.Discard, dir, "./cmd/kubectl-mayfly")
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
-	}
-	return path, nil
-}
-
-// buildProgram builds one of cmd/ into a directory, static as a release is.
-func buildProgram(ctx context.Context, dir, name string) (string, error) {
-	root, err := toolcache.ModuleRoot()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/"+name)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }

@@ -300,7 +300,7 @@ type registry struct {
 // registry starts a registry until the case ends. containerd uses plain HTTP for registries on loopback.
 func (c *tenant) registry(user, password string) *registry {
 	c.t.Helper()
-	program := testkit.Value(buildProgram(c.t.Context(), c.t.TempDir(), "mayfly-kms"))(c.t)
+	program := testkit.Value(toolcache.Program(c.t.Context(), c.out, c.t.TempDir(), "./cmd/mayfly-kms"))(c.t)
 	data := testkit.Value(os.ReadFile(program))(c.t)
 	r := &registry{blobs: map[string][]byte{}}
 	testkit.Must(c.t, r.add(node.Image{

@@ -246,14 +246,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "mayfly-kms")
-	build := exec.Command("go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", program, "../../cmd/mayfly-kms")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building mayfly-kms: %v\n%s", err, out)
-		return 1
+	program, err = toolcache.Program(context.Background(), os.Stderr, dir, "./cmd/mayfly-kms")
+	if err == nil {
+		vaultCLI, err = toolcache.Get(context.Background(), os.Stderr, "vault")
 	}
-	if vaultCLI, err = toolcache.Get(context.Background(), os.Stderr, "vault"); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 func TestParse(t *testing.T) {
@@ -103,12 +104,7 @@ func texts(t *testing.T) map[string]string {
 
 func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), name)
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, filepath.Join(root, "cmd", name))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v\n%s", name, err, out)
-	}
+	program := testkit.Value(toolcache.Program(t.Context(), os.Stderr, t.TempDir(), "./cmd/"+name))(t)
 	known := map[string]bool{}
 	for _, command := range append([]string{""}, commands...) {
 		help := testkit.Value(exec.CommandContext(t.Context(), program, strings.Fields(command+" --help")...).Output())(t)

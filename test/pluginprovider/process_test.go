@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 // rig is the provider as a process of its own, which can be stopped and killed
@@ -30,10 +31,8 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := testkit.Value(os.MkdirTemp("", "mayfly"))(t)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	r := &rig{t: t, bin: filepath.Join(dir, "pluginprovider"), dir: dir, store: t.TempDir()}
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", r.bin, "./cmd/pluginprovider").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	r := &rig{t: t, dir: dir, store: t.TempDir()}
+	r.bin = testkit.Value(toolcache.Program(t.Context(), os.Stderr, dir, "./test/pluginprovider/cmd/pluginprovider"))(t)
 	r.set("db", "one")
 	r.registry = testkit.Value(plugin.New(plugin.Config{Audiences: map[string][]string{"aws": {"pluginprovider"}}, Dirs: []string{dir}, Timeout: 2 * time.Second}))(t)
 	return r

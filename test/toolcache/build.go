@@ -18,10 +18,8 @@ import (
 	"time"
 )
 
-const (
-	heartbeat  = 15 * time.Second
-	errorLines = 30 // of the go command's output, kept for the error
-)
+// errorLines is how many lines of the go command's output are kept for the error.
+const errorLines = 30
 
 // build is one program to be built.
 type build struct {
@@ -110,7 +108,7 @@ func (b build) run(ctx context.Context, path string) (err error) {
 	fmt.Fprintf(b.progress, "toolcache: building %s from %s; the first time, this takes some minutes\n", b.name, b.moduleDir)
 	start := time.Now()
 	out := filepath.Join(scratch, b.name)
-	if err := b.compile(ctx, out, start); err != nil {
+	if err := b.compile(ctx, out); err != nil {
 		return err
 	}
 	if err := os.Rename(out, path); err != nil {
@@ -120,7 +118,7 @@ func (b build) run(ctx context.Context, path string) (err error) {
 	return nil
 }
 
-func (b build) compile(ctx context.Context, out string, start time.Time) error {
+func (b build) compile(ctx context.Context, out string) error {
 	cmd := b.goCommand(ctx, "build", "-v", "-trimpath", "-buildvcs=false", "-tags="+b.tags,
 		"-ldflags="+strings.Join(b.ldflags, " "), "-o", out, b.pkg)
 	reader, writer := io.Pipe()
@@ -130,13 +128,14 @@ func (b build) compile(ctx context.Context, out string, start time.Time) error {
 	}
 	var seen output
 	var reporters sync.WaitGroup
-	done := make(chan struct{})
 	reporters.Go(func() { seen.read(reader) })
-	reporters.Go(func() { b.beat(&seen, start, done) })
-
+	stop := beat(func(so time.Duration) {
+		modules, packages := seen.counts()
+		fmt.Fprintf(b.progress, "toolcache: %s: %s, %d modules downloaded, %d packages compiled\n", b.name, so, modules, packages)
+	})
 	err := cmd.Wait()
 	writer.Close()
-	close(done)
+	stop()
 	reporters.Wait()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
@@ -145,22 +144,6 @@ func (b build) compile(ctx context.Context, out string, start time.Time) error {
 		return fmt.Errorf("running go build: %w\n%s", err, seen.tail())
 	}
 	return nil
-}
-
-// beat shows a sign of life until done.
-func (b build) beat(seen *output, start time.Time, done <-chan struct{}) {
-	ticker := time.NewTicker(heartbeat)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-ticker.C:
-			modules, packages := seen.counts()
-			fmt.Fprintf(b.progress, "toolcache: %s: %s, %d modules downloaded, %d packages compiled\n",
-				b.name, time.Since(start).Round(time.Second), modules, packages)
-		}
-	}
 }
 
 // output summarizes the output of "go build -v": a line for each module downloaded and each package

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 // pluginRig is a node with a provider in a mount namespace of its own, as in a pod. It sees the
@@ -47,10 +48,7 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 	testkit.Must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
 	testkit.Must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
-	bin := filepath.Join(p.dir, "pluginprovider")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../pluginprovider/cmd/pluginprovider").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	bin := testkit.Value(toolcache.Program(t.Context(), os.Stderr, p.dir, "./test/pluginprovider/cmd/pluginprovider"))(t)
 	p.set("one")
 	p.provider = testkit.NewProcess(t, exec.Command(unshare, "--mount", "--propagation", propagation, bin, "--dir", sockets, "--name", "writer", "--store", p.store, "--deny", "shop/stranger"))
 	p.eventually("the provider listens", func() bool { _, err := os.Lstat(filepath.Join(sockets, "writer.sock")); return err == nil })
