@@ -121,7 +121,7 @@ func (c config) run(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, w.Close()) }()
 	r, err := measure(ctx, w)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -66,6 +66,7 @@ type world struct {
 	gate *testkit.Proxy
 	// akeyless is the double of a gateway.
 	akeyless *akeylessd.Server
+	testkit.Cleanup
 }
 
 // secrets are the distinct reads of a pod, by path; each is read once, although
@@ -88,7 +89,7 @@ func newWorld(ctx context.Context, c config, dir string) (_ *world, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, w.Close())
 		}
 	}()
 	if err := mountScratch(w.dir); err != nil {
@@ -97,21 +98,26 @@ func newWorld(ctx context.Context, c config, dir string) (_ *world, err error) {
 	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
 		return nil, fmt.Errorf("starting the issuer of service account tokens: %w", err)
 	}
+	w.Add(w.issuer.Close)
 	if w.vault, err = vaulttest.Start(ctx, vaulttest.Options{
 		PreferInstalled: true, Progress: os.Stderr, AuditFile: filepath.Join(w.dir, "audit.log"),
 	}); err != nil {
 		return nil, err
 	}
+	w.Add(w.vault.Stop)
 	if err := w.fillVault(ctx); err != nil {
 		return nil, fmt.Errorf("setting Vault up: %w", err)
 	}
 	w.gate = testkit.StartProxy(w.vault.Address)
+	w.Add(func() error { w.gate.Close(); return nil })
 	if err := w.startAkeyless(ctx); err != nil {
 		return nil, fmt.Errorf("starting the double of Akeyless: %w", err)
 	}
+	w.Add(w.akeyless.Close)
 	if w.api, err = w.startAPI(ctx); err != nil {
 		return nil, err
 	}
+	w.Add(w.api.Close)
 	if err := w.writeFiles(); err != nil {
 		return nil, err
 	}
@@ -219,24 +225,4 @@ func (w *world) somePods(count int, label, class string, accounts int) []kubelet
 		}
 	}
 	return pods
-}
-
-func (w *world) close() error {
-	var errs []error
-	if w.api != nil {
-		errs = append(errs, w.api.Close())
-	}
-	if w.akeyless != nil {
-		errs = append(errs, w.akeyless.Close())
-	}
-	if w.gate != nil {
-		w.gate.Close()
-	}
-	if w.vault != nil {
-		errs = append(errs, w.vault.Stop())
-	}
-	if w.issuer != nil {
-		errs = append(errs, w.issuer.Close())
-	}
-	return errors.Join(errs...)
 }

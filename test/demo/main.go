@@ -52,7 +52,7 @@ func (o options) run(ctx context.Context, dir string) error {
 	s := newScreen(os.Stdout, os.Getenv)
 	w := &world{dir: dir, options: o}
 	err := show(ctx, s, w)
-	if e := w.close(); e != nil {
+	if e := w.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("tidying up: %w", e))
 	}
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -46,6 +47,7 @@ type world struct {
 	web, batch kubelet.Pod
 	// published is the mark in Vault's audit log just before the publish.
 	published vaulttest.Mark
+	testkit.Cleanup
 }
 
 // file is one that the pod shall see.
@@ -100,10 +102,12 @@ func (w *world) startVault(ctx context.Context) (err error) {
 	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
 		return fmt.Errorf("starting the issuer of service account tokens: %w", err)
 	}
+	w.Add(w.issuer.Close)
 	w.vault, err = vaulttest.Start(ctx, vaulttest.Options{PreferInstalled: true, Progress: os.Stdout})
 	if err != nil {
 		return err
 	}
+	w.Add(w.vault.Stop)
 	return w.fillVault(ctx)
 }
 
@@ -145,7 +149,10 @@ func (w *world) startDriver(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.kubelet, err = kubelet.Dial(filepath.Join(w.dir, "kubelet"), w.socket())
+	w.Add(w.driver.Stop)
+	if w.kubelet, err = kubelet.Dial(filepath.Join(w.dir, "kubelet"), w.socket()); err == nil {
+		w.Add(w.kubelet.Close)
+	}
 	return err
 }
 
@@ -163,24 +170,6 @@ func (w *world) logs() string {
 		return ""
 	}
 	return "\n\nThe driver's log ends with:\n" + w.driver.Said()
-}
-
-// close ends what still runs. The sandbox removes the mounts and the directory.
-func (w *world) close() error {
-	var errs []error
-	if w.kubelet != nil {
-		errs = append(errs, w.kubelet.Close())
-	}
-	if w.driver != nil {
-		errs = append(errs, w.driver.Stop())
-	}
-	if w.vault != nil {
-		errs = append(errs, w.vault.Stop())
-	}
-	if w.issuer != nil {
-		errs = append(errs, w.issuer.Close())
-	}
-	return errors.Join(errs...)
 }
 
 type mountFacts struct {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -241,16 +240,7 @@ func (s samples) sum(prefix string, labels ...string) float64 {
 
 // metrics reads the driver's metrics.
 func (r *release) metrics(ctx context.Context) (samples, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.metricsAddress()+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("asking for the driver's metrics: %w", err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	text, err := testkit.Page(ctx, "http://"+r.metricsAddress()+"/metrics")
 	if err != nil {
 		return nil, fmt.Errorf("reading the driver's metrics: %w", err)
 	}

@@ -68,18 +68,7 @@ scrape_configs:
 	testkit.NewProcess(c.t, exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn"))
 	p := &prometheus{tenant: c, url: "http://" + address}
 	c.until("Prometheus to be ready", func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/-/ready", nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			err = fmt.Errorf("it answers %s", response.Status)
-		}
+		_, err := testkit.Page(ctx, p.url+"/-/ready")
 		return err
 	})
 	c.until("Prometheus to scrape the driver and kubelet", func(ctx context.Context) error {
@@ -115,20 +104,15 @@ func deployFile(c *tenant, name string) string {
 
 // get asks Prometheus' API, and decodes the data of the answer.
 func (p *prometheus) get(ctx context.Context, path string, query url.Values, data any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/"+path+"?"+query.Encode(), nil)
+	_, body, err := testkit.Get(ctx, p.url+"/api/v1/"+path+"?"+query.Encode())
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
 	answer := struct {
 		Status, Error string
 		Data          any
 	}{Data: data}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	if err := json.Unmarshal(body, &answer); err != nil {
 		return fmt.Errorf("decoding Prometheus' answer to %s: %w", path, err)
 	}
 	if answer.Status != "success" {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,11 +87,7 @@ func get(t *testing.T, url string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	request := testkit.Value(http.NewRequestWithContext(ctx, http.MethodGet, url, nil))(t)
-	response := testkit.Value(http.DefaultClient.Do(request))(t)
-	defer response.Body.Close()
-	body := testkit.Value(io.ReadAll(response.Body))(t)
-	return string(body)
+	return string(testkit.Value(testkit.Page(ctx, url))(t))
 }
 
 func TestNginx(t *testing.T) {

@@ -63,7 +63,9 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.process = p
-	n.kubelet, err = kubelet.Dial(n.kubeletDir(), p.Socket)
+	if n.kubelet, err = kubelet.Dial(n.kubeletDir(), p.Socket); err == nil {
+		n.Add(n.kubelet.Close)
+	}
 	return err
 }
 

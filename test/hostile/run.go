@@ -42,7 +42,7 @@ func attackRun(ctx context.Context, c config, dir, binary string, list []attack)
 	if err != nil {
 		return result{}, err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, w.Close()) }()
 	if c.logs != "" {
 		file, err := os.OpenFile(c.logs, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/apiserver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -45,6 +45,7 @@ type world struct {
 	// allowed are the addresses that classes may name.
 	allowed []string
 	log     *logCounter
+	testkit.Cleanup
 }
 
 func silent() *log.Logger { return log.New(io.Discard, "", 0) }
@@ -53,7 +54,7 @@ func newWorld(ctx context.Context, c config, dir, binary string) (w *world, err 
 	w = &world{config: c, dir: dir, binary: binary, log: &logCounter{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, w.Close())
 		}
 	}()
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
@@ -62,30 +63,26 @@ func newWorld(ctx context.Context, c config, dir, binary string) (w *world, err 
 	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
 		return nil, fmt.Errorf("starting the issuer of service account tokens: %w", err)
 	}
+	w.Add(w.issuer.Close)
 	if w.vault, err = vaulttest.Start(ctx, vaulttest.Options{PreferInstalled: true, Progress: os.Stderr}); err != nil {
 		return nil, err
 	}
+	w.Add(w.vault.Stop)
 	if err := w.fillVault(ctx); err != nil {
 		return nil, fmt.Errorf("setting Vault up: %w", err)
 	}
 	w.proxy = startProxy(w.vault.Address)
+	w.Add(func() error { w.proxy.Close(); return nil })
 	w.allowed = []string{w.proxy.URL}
 	w.api = apiserver.Start(nil)
+	w.Add(func() error { w.api.Close(); return nil })
 	if err := os.WriteFile(w.kubeconfig(), w.api.Kubeconfig(), 0o600); err != nil {
 		return nil, err
 	}
-	if w.healthAddr, err = freeAddr(ctx); err == nil {
-		w.metricsAddr, err = freeAddr(ctx)
+	if w.healthAddr, err = testkit.Address(); err == nil {
+		w.metricsAddr, err = testkit.Address()
 	}
 	return w, err
-}
-
-func freeAddr(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // fillVault lets both tenants read their own paths of the shared Vault.
@@ -152,24 +149,4 @@ func (w *world) pod(namespace, name, serviceAccount, class string) kubelet.Pod {
 func uid(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "/")))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-}
-
-func (w *world) close() error {
-	var errs []error
-	if w.kubelet != nil {
-		errs = append(errs, w.kubelet.Close())
-	}
-	if w.api != nil {
-		w.api.Close()
-	}
-	if w.proxy != nil {
-		w.proxy.Close()
-	}
-	if w.vault != nil {
-		errs = append(errs, w.vault.Stop())
-	}
-	if w.issuer != nil {
-		errs = append(errs, w.issuer.Close())
-	}
-	return errors.Join(errs...)
 }

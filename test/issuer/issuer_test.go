@@ -35,12 +35,7 @@ func start(t *testing.T) *issuer.Issuer {
 
 func get(t *testing.T, url string, into any) {
 	t.Helper()
-	resp := testkit.Value(http.Get(url))(t)
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s", url, resp.Status)
-	}
-	testkit.Must(t, json.NewDecoder(resp.Body).Decode(into))
+	testkit.Must(t, json.Unmarshal(testkit.Value(testkit.Page(t.Context(), url))(t), into))
 }
 
 // claims verifies a token as a relying party does: through discovery alone.

@@ -4,7 +4,13 @@ package testkit
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,10 +122,56 @@ func (l *Log) Count(text string) int {
 // FreeAddress returns a loopback address without a listener.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
+	return Value(Address())(t)
+}
+
+// Address returns a loopback address without a listener.
+func Address() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
-	Must(t, l.Close())
-	return l.Addr().String()
+	if err != nil {
+		return "", fmt.Errorf("finding a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// Page is the body of a URL's answer. An answer that is not 200 is an error.
+func Page(ctx context.Context, url string) ([]byte, error) {
+	code, body, err := Get(ctx, url)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("GET %s: %d: %s", url, code, body)
+	}
+	return body, err
+}
+
+// Get returns the status and the body of a URL's answer.
+func Get(ctx context.Context, url string) (code int, body []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer answer.Body.Close()
+	body, err = io.ReadAll(answer.Body)
+	return answer.StatusCode, body, err
+}
+
+// Cleanup is what a program must end, in the order in which it started it.
+type Cleanup []func() error
+
+// Add adds the end of something that has started.
+func (c *Cleanup) Add(end func() error) { *c = append(*c, end) }
+
+// Close ends all, the last first. A second call does nothing.
+func (c *Cleanup) Close() error {
+	var errs []error
+	for _, end := range slices.Backward(*c) {
+		errs = append(errs, end())
+	}
+	*c = nil
+	return errors.Join(errs...)
 }
 
 // Says checks that there is an error, and that it has all of the words.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -76,7 +75,7 @@ func (s *Server) readGreeting(line string) error {
 
 // startInstalled runs the machine's own vault in dev mode.
 func (s *Server) startInstalled(ctx context.Context, path string, opts Options) error {
-	listen, err := freePort(ctx)
+	listen, err := testkit.Address()
 	if err != nil {
 		return err
 	}
@@ -128,14 +127,6 @@ func (s *Server) waitServing(ctx context.Context, key *keyFinder) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-func freePort(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // keyFinder finds the unseal key in dev mode's output.

@@ -3,11 +3,9 @@
 package wire
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -244,11 +242,9 @@ func (r *rig) wantFile(p kubelet.Pod, want string) {
 
 func (r *rig) get(path string) (int, string) {
 	r.t.Helper()
-	resp := testkit.Value(http.Get("http://" + r.health + path))(r.t)
-	defer func() { _ = resp.Body.Close() }()
-	var b bytes.Buffer
-	testkit.Value(b.ReadFrom(resp.Body))(r.t)
-	return resp.StatusCode, b.String()
+	code, body, err := testkit.Get(r.t.Context(), "http://"+r.health+path)
+	testkit.Must(r.t, err)
+	return code, string(body)
 }
 
 func (r *rig) eventually(what string, ok func() bool) {

@@ -59,15 +59,13 @@ func (r *rig) status(address, query string) statusz.Status {
 	r.t.Helper()
 	var s statusz.Status
 	r.eventually("GET /status is answered", func() bool {
-		resp := testkit.Value(http.Get("http://" + address + statusz.StatusPath + query))(r.t)
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode == http.StatusServiceUnavailable {
+		code, body, err := testkit.Get(r.t.Context(), "http://"+address+statusz.StatusPath+query)
+		testkit.Must(r.t, err)
+		if code == http.StatusServiceUnavailable {
 			return false
 		}
-		var b bytes.Buffer
-		testkit.Value(b.ReadFrom(resp.Body))(r.t)
-		r.noSecretIn("the status", b.String())
-		testkit.Must(r.t, json.Unmarshal(b.Bytes(), &s))
+		r.noSecretIn("the status", string(body))
+		testkit.Must(r.t, json.Unmarshal(body, &s))
 		return true
 	})
 	return s
