@@ -58,9 +58,8 @@ func (s *Objects) Writes(namespace, resource, prefix string) int {
 
 // create answers a POST to a collection.
 func (s *Objects) create(w http.ResponseWriter, r *http.Request) {
-	object, meta, size, err := readObject(r)
-	if err != nil {
-		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
+	object, meta, size, ok := readObject(w, r)
+	if !ok {
 		return
 	}
 	s.mu.Lock()
@@ -103,9 +102,8 @@ func (s *Objects) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Objects) update(w http.ResponseWriter, r *http.Request) {
-	object, meta, size, err := readObject(r)
-	if err != nil {
-		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
+	object, meta, size, ok := readObject(w, r)
+	if !ok {
 		return
 	}
 	s.mu.Lock()
@@ -168,19 +166,20 @@ func (s *Objects) keep(w http.ResponseWriter, key string, object map[string]any,
 	writeObject(w, code, object)
 }
 
-func readObject(r *http.Request) (object, meta map[string]any, size int64, err error) {
+// readObject reads the object of a request. It refuses a request without one itself, and returns false.
+func readObject(w http.ResponseWriter, r *http.Request) (object, meta map[string]any, size int64, ok bool) {
 	data, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = json.Unmarshal(data, &object)
+	}
+	meta, _ = object["metadata"].(map[string]any)
+	if name, _ := meta["name"].(string); err == nil && name == "" {
+		err = fmt.Errorf("%s: metadata.name is missing", r.URL.Path)
+	}
 	if err != nil {
-		return nil, nil, 0, err
+		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 	}
-	if err := json.Unmarshal(data, &object); err != nil {
-		return nil, nil, 0, err
-	}
-	meta, ok := object["metadata"].(map[string]any)
-	if name, _ := meta["name"].(string); !ok || name == "" {
-		return nil, nil, 0, fmt.Errorf("%s: metadata.name is missing", r.URL.Path)
-	}
-	return object, meta, int64(len(data)), nil
+	return object, meta, int64(len(data)), err == nil
 }
 
 func writeObject(w http.ResponseWriter, code int, object any) {
@@ -200,9 +199,8 @@ func writeStatus(w http.ResponseWriter, code int, reason metav1.StatusReason, me
 // fields of one manager, as the driver's Secrets have no other. A dry run of a Secret without data
 // is a look.
 func (a *Server) applySecret(w http.ResponseWriter, r *http.Request) {
-	object, meta, size, err := readObject(r)
-	if err != nil {
-		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
+	object, meta, size, ok := readObject(w, r)
+	if !ok {
 		return
 	}
 	look := r.URL.Query().Get("dryRun") != ""

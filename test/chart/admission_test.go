@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestAdmissionPolicyIsThereWhereItCanBe(t *testing.T) {
@@ -103,9 +104,7 @@ func TestAdmissionPolicyNamesWhatTheDriverWrites(t *testing.T) {
 		t.Errorf("the policy is not for %s", user)
 	}
 	for _, word := range []string{v1.NodeLabel, names.NodeAnnotation, v1.SecretProviderClassPodStatusResource, all.drivers[0].Name, names.EventComponent} {
-		if !strings.Contains(text.String(), "'"+word+"'") {
-			t.Errorf("the policy does not name %q:\n%s", word, text.String())
-		}
+		testkit.Has(t, text.String(), "'"+word+"'")
 	}
 }
 

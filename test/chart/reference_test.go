@@ -318,14 +318,8 @@ func TestSettingsAreNamed(t *testing.T) {
 	}
 	template, page := text("../../charts/mayfly/templates/_driver.tpl"), text("../../docs/values.md")
 	for flag, value := range setting.All() {
-		if !strings.Contains(string(help), "  "+flag) {
-			t.Errorf("the driver has no flag %s", flag)
-		}
-		if !strings.Contains(page, "| `"+value) {
-			t.Errorf("the chart has no value %s", value)
-		}
-		if !strings.Contains(template, flag) {
-			t.Errorf("the chart renders no %s", flag)
-		}
+		testkit.Has(t, string(help), "  "+flag)
+		testkit.Has(t, page, "| `"+value)
+		testkit.Has(t, template, flag)
 	}
 }

@@ -246,34 +246,31 @@ func Table(cases []Case, secrets []SecretCase) string {
 
 Each row is a manifest or a response of a store that users reported. CI tests it with every change, against a real Vault, a test double of Akeyless' API or a provider plugin. A number is that of the public issue. To add a row, add a file with your manifest to test/compat/cases.
 `)
-	rows := func(head string) { fmt.Fprintf(&b, "\n%s\n\n| What | Reported in | Here |\n|---|---|---|\n", head) }
-	row := func(title, source, result string) { fmt.Fprintf(&b, "| %s | %s | %s |\n", title, source, result) }
-	for _, part := range []struct {
-		head    string
-		differs bool
-	}{{"## Works", false}, {"## Differs on purpose", true}} {
-		rows(part.head)
-		for _, c := range cases {
-			if c.Differs == part.differs {
-				row(c.Title, c.Source, c.Result)
-			}
-		}
-	}
+	writeTables(&b, cases, Case.row, "## Works", "## Differs on purpose")
 	b.WriteString(`
 ## Kubernetes Secrets
 
 [Kubernetes Secrets](secrets.md) of classes with ` + "`secretObjects`" + `: manifests of the Secrets Store CSI driver, and what its users reported. CI tests these rows on a real API server with the garbage collector, and those about env and imagePullSecrets with a real kubelet. To add a row, add a file to test/compat/secrets.
 `)
-	for _, part := range []struct {
-		head    string
-		differs bool
-	}{{"### Secrets that work", false}, {"### Secrets that differ on purpose", true}} {
-		rows(part.head)
-		for _, c := range secrets {
-			if c.Differs == part.differs {
-				row(c.Title, c.Source, c.Result)
+	writeTables(&b, secrets, SecretCase.row, "### Secrets that work", "### Secrets that differ on purpose")
+	return b.String()
+}
+
+func (c Case) row() (string, bool)       { return row(c.Title, c.Source, c.Result), c.Differs }
+func (c SecretCase) row() (string, bool) { return row(c.Title, c.Source, c.Result), c.Differs }
+
+func row(title, source, result string) string {
+	return fmt.Sprintf("| %s | %s | %s |\n", title, source, result)
+}
+
+// writeTables writes one table of the cases that work, and one of those that differ.
+func writeTables[C any](b *strings.Builder, cases []C, row func(C) (text string, differs bool), works, differs string) {
+	for _, head := range []string{works, differs} {
+		fmt.Fprintf(b, "\n%s\n\n| What | Reported in | Here |\n|---|---|---|\n", head)
+		for _, c := range cases {
+			if text, other := row(c); other == (head == differs) {
+				b.WriteString(text)
 			}
 		}
 	}
-	return b.String()
 }

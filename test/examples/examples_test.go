@@ -59,25 +59,23 @@ func checkReload(t *testing.T, v volume, a *application) {
 	t.Helper()
 	a.await(t, "using the credentials of web-1")
 	url := "http://" + a.await(t, "serving http://")
-	if got := get(t, url); got != "web-1, with a password of 3 letters\n" {
-		t.Errorf("before the change it answered %q", got)
+	answers := func(when, want string) {
+		t.Helper()
+		if got := get(t, url); got != want {
+			t.Errorf("%s it answered %q", when, got)
+		}
 	}
+	answers("before the change", "web-1, with a password of 3 letters\n")
 	v.write(t, credentials("web-2", "second"))
 	a.await(t, "using the credentials of web-2")
-	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
-		t.Errorf("after the change it answered %q", got)
-	}
+	answers("after the change", "web-2, with a password of 6 letters\n")
 	// Invalid content does not change the application's state.
 	v.write(t, map[string]string{"username": "web-3"})
 	a.await(t, "reading the secrets")
-	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
-		t.Errorf("without a password it answered %q", got)
-	}
+	answers("without a password", "web-2, with a password of 6 letters\n")
 	v.write(t, credentials("web-4", "fourth-one"))
 	a.await(t, "using the credentials of web-4")
-	if got := get(t, url); got != "web-4, with a password of 10 letters\n" {
-		t.Errorf("after the repair it answered %q", got)
-	}
+	answers("after the repair", "web-4, with a password of 10 letters\n")
 	if strings.Contains(a.out.String(), "second") {
 		t.Error("it printed a password")
 	}

@@ -239,13 +239,7 @@ func (n *Node) Reboot(ctx context.Context) error {
 	if err := n.killWorkers(ctx); err != nil {
 		return err
 	}
-	if err := unmountBelow(n.dir, func(point string) bool { return point == n.dir }); err != nil {
-		return err
-	}
-	err := poll(ctx, "removing cgroups", func(context.Context) error {
-		return removeCgroup(cgroupRoots(), n.cgroup())
-	})
-	if err != nil {
+	if err := n.release(ctx, func(point string) bool { return point == n.dir }); err != nil {
 		return err
 	}
 	if err := removeTree(n.run()); err != nil {

@@ -187,18 +187,20 @@ func (l layout) checkOwned() error {
 	return nil
 }
 
+// release removes the node's mounts, but those to keep, and its cgroups.
+func (n *Node) release(ctx context.Context, keep func(point string) bool) error {
+	if err := unmountBelow(n.dir, keep); err != nil {
+		return err
+	}
+	return poll(ctx, "removing cgroups", func(context.Context) error { return removeCgroup(cgroupRoots(), n.cgroup()) })
+}
+
 // halt stops everything and undoes the changes outside the folder.
 func (n *Node) halt(ctx context.Context) error {
 	if err := n.killAll(ctx); err != nil {
 		return err
 	}
-	if err := unmountBelow(n.dir, func(string) bool { return false }); err != nil {
-		return err
-	}
-	err := poll(ctx, "removing cgroups", func(context.Context) error {
-		return removeCgroup(cgroupRoots(), n.cgroup())
-	})
-	if err != nil {
+	if err := n.release(ctx, func(string) bool { return false }); err != nil {
 		return err
 	}
 	others, err := neighbours(n.dir)

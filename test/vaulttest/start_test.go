@@ -47,9 +47,7 @@ func TestInstalled(t *testing.T) {
 func TestStartExplainsFailure(t *testing.T) {
 	installScript(t, "echo 'no licence, no vault' >&2; exit 3\n")
 	_, err := vaulttest.Start(t.Context(), vaulttest.Options{PreferInstalled: true})
-	if err == nil || !strings.Contains(err.Error(), "no licence, no vault") || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("got %v", err)
-	}
+	testkit.Says(t, err, "no licence, no vault", "exit status 3")
 
 	missing := filepath.Join(t.TempDir(), "missing", "audit.log")
 	testkit.Must(t, os.WriteFile(filepath.Dir(missing), nil, 0o600))

@@ -103,9 +103,7 @@ func TestRestartOfTheDriver(t *testing.T) {
 	r.eventually("the driver has read the class", func() bool {
 		return strings.Count(r.log.String(), "the version of a class is known") > seen
 	})
-	if !strings.Contains(r.log.String(), "class=shop/secrets volumesOfAnotherVersion=0") {
-		t.Error("the driver takes the class for another version")
-	}
+	testkit.Has(t, r.log.String(), "class=shop/secrets volumesOfAnotherVersion=0")
 	for _, p := range pods {
 		r.wantFile(p, "one")
 		r.publish(p)

@@ -43,9 +43,7 @@ func rateLimit(t *testing.T, o Options) {
 // issueNotRepeated: the driver does not repeat a request that may have issued a credential, and
 // repeats one that was refused before the server processed it.
 func issueNotRepeated(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w, r := newDynamic(t, o, nil)
 	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Times: 1, Cut: true})
 	got := w.counted(func() { w.refuse(r, "closed the connection") })
 	if got["/get-dynamic-secret-value"] != 1 {

@@ -90,9 +90,7 @@ func dynamicPerAccount(t *testing.T, o Options) {
 // dynamicAfterRestart: the Akeyless token has expired, and kubelet's has not, so another process can
 // still revoke the credential.
 func dynamicAfterRestart(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w, r := newDynamic(t, o, nil)
 	w.fetch(r)
 	state := w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
@@ -103,9 +101,7 @@ func dynamicAfterRestart(t *testing.T, o Options) {
 }
 
 func releaseRetried(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w, r := newDynamic(t, o, nil)
 	w.fetch(r)
 	w.Disturb(akeylessd.Disturbance{Path: "/dynamic-secret-tmp-creds-delete", Status: 503, Body: `{"error":"gateway is starting"}`})
 	err := w.provider.Release(t.Context(), r.Volume)
@@ -122,11 +118,9 @@ func releaseRetried(t *testing.T, o Options) {
 }
 
 func releaseForbidden(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
+	w, r := newDynamic(t, o, nil)
 	w.Forbid()
 	w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/app/", NoEnd: true})
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
 	w.fetch(r)
 	w.release(r) // to try again would not help
 	w.wantCredentials(1, 1)
@@ -276,9 +270,7 @@ func loginNotFound(t *testing.T, o Options) {
 
 // releaseWithoutLogin: a credential that cannot be revoked without a login is reported.
 func releaseWithoutLogin(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w, r := newDynamic(t, o, nil)
 	w.fetch(r)
 	w.withoutLogin()
 	w.release(r)
@@ -324,9 +316,7 @@ func releaseBeforeMade(t *testing.T, o Options) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			slow, made, answer := slowMint(o)
-			w := newWorld(t, slow, func(c *akeyless.Config) { c.ReleaseTimeout = time.Second })
-			w.PutDynamic("/app/db", time.Hour)
-			r := w.request(w.pod("web"), k8s(dynamicObjects))
+			w, r := newDynamic(t, slow, func(c *akeyless.Config) { c.ReleaseTimeout = time.Second })
 			ctx, cancel := context.WithCancel(t.Context())
 			fetched := make(chan error, 1)
 			go func() { _, err := w.provider.Fetch(ctx, r); fetched <- err }()
@@ -345,9 +335,7 @@ func releaseBeforeMade(t *testing.T, o Options) {
 // callerGoneAtIssue: the caller goes while the credential is being issued; the next one gets it.
 func callerGoneAtIssue(t *testing.T, o Options) {
 	slow, made, answer := slowMint(o)
-	w := newWorld(t, slow, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w, r := newDynamic(t, slow, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	fetched := make(chan error, 1)
 	go func() { _, err := w.provider.Fetch(ctx, r); fetched <- err }()

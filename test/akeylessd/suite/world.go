@@ -97,6 +97,14 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	return w
 }
 
+// newDynamic has a world with a dynamic secret, and a request for it.
+func newDynamic(t testing.TB, o Options, adjust func(*akeyless.Config)) (*world, provider.Request) {
+	t.Helper()
+	w := newWorld(t, o, adjust)
+	w.PutDynamic("/app/db", time.Hour)
+	return w, w.request(w.pod("web"), k8s(dynamicObjects))
+}
+
 // in is the same world for a part of the test.
 func (w *world) in(t testing.TB) *world {
 	part := *w

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -54,7 +53,5 @@ func TestEarlyEnd(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "program")
 	testkit.Must(t, os.WriteFile(program, []byte("#!/bin/sh\necho no such flag >&2\nexit 2\n"), 0o755))
 	_, err := Start(t.Context(), Options{Binary: program, Dir: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), "ended early: exit status 2") || !strings.Contains(err.Error(), "no such flag") {
-		t.Errorf("got %v", err)
-	}
+	testkit.Says(t, err, "ended early: exit status 2", "no such flag")
 }

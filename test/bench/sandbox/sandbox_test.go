@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -36,9 +35,7 @@ func TestHelp(t *testing.T) {
 			continue
 		}
 		for i, want := range tc.want {
-			if !strings.Contains(lines[i], want) {
-				t.Errorf("%s: line %d is %q, without %q", name, i, lines[i], want)
-			}
+			testkit.Has(t, lines[i], want)
 		}
 	}
 }
