@@ -152,18 +152,13 @@ func (env *environment) socket() string { return filepath.Join(env.dir, "csi.soc
 func (env *environment) start() {
 	env.t.Helper()
 	env.launch()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	testkit.Eventually(env.t, "the driver serves", func() bool {
 		conn, err := net.Dial("unix", env.socket())
 		if err == nil {
 			_ = conn.Close()
-			return
 		}
-		if time.Now().After(deadline) {
-			env.t.Fatalf("the driver does not start: %v\n%s", err, env.tail())
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return err == nil
+	})
 }
 
 func (env *environment) launch() {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -15,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -83,9 +83,7 @@ func checkReload(t *testing.T, v volume, a *application) {
 
 func get(t *testing.T, url string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	return string(testkit.Value(testkit.Page(ctx, url))(t))
+	return string(testkit.Value(testkit.Page(t.Context(), url))(t))
 }
 
 func TestNginx(t *testing.T) {
@@ -120,21 +118,10 @@ func TestNginx(t *testing.T) {
 // awaitSerial waits until new connections get a certificate: nginx reloads in the background.
 func awaitSerial(t *testing.T, socket string, want int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		serial, err := serve(ctx, socket)
-		if err == nil && serial == want {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waiting for certificate %d: it has %d, %v", want, serial, err)
-		case <-ticker.C:
-		}
-	}
+	testkit.Eventually(t, fmt.Sprintf("the server has certificate %d", want), func() bool {
+		serial, err := serve(t.Context(), socket)
+		return err == nil && serial == want
+	})
 }
 
 // serve returns the serial number of a server's certificate.

@@ -1,15 +1,11 @@
 package examples
 
 import (
-	"bufio"
-	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,8 +15,8 @@ import (
 
 const (
 	root = "../.."
-	// patience bounds every wait.
-	patience = time.Minute
+	// stopGrace is how long an application has to end.
+	stopGrace = 10 * time.Second
 )
 
 // volume is a directory that is written as the driver writes a pod's.
@@ -55,66 +51,38 @@ func (v volume) write(t *testing.T, files map[string]string) {
 
 // application is a running example.
 type application struct {
-	cmd   *exec.Cmd
-	lines chan string
-	out   *testkit.Log
+	*testkit.Process
+	out  *testkit.Log
+	read int // how much of the output await has read
 }
 
 // start runs a program until the test ends.
 func start(t *testing.T, name string, args ...string) *application {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	a := &application{lines: make(chan string, 100), out: &testkit.Log{}}
-	a.cmd = exec.CommandContext(ctx, name, args...)
-	a.cmd.Cancel = func() error { return a.cmd.Process.Signal(syscall.SIGTERM) }
-	a.cmd.WaitDelay = 10 * time.Second
-	reader, writer := io.Pipe()
-	a.cmd.Stdout, a.cmd.Stderr = io.MultiWriter(writer, a.out), io.MultiWriter(writer, a.out)
-	testkit.Must(t, a.cmd.Start())
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		defer close(a.lines)
-		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
-			select {
-			case a.lines <- scanner.Text():
-			default: // nobody waits for so many
-			}
-		}
-	}()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- a.cmd.Wait()
-		_ = writer.Close()
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-		<-read
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", name, a.out)
-		}
-	})
+	a := &application{out: &testkit.Log{}}
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = a.out, a.out
+	cmd.WaitDelay = stopGrace
+	a.Process = testkit.NewProcess(t, cmd)
+	t.Cleanup(func() { testkit.Check(t, a.Stop(stopGrace)) })
 	return a
 }
 
 // await returns the text that follows prefix in a line of the application's output.
-func (a *application) await(t *testing.T, text string) string {
+func (a *application) await(t *testing.T, prefix string) (after string) {
 	t.Helper()
-	deadline := time.After(patience)
-	for {
-		select {
-		case line, ok := <-a.lines:
-			if !ok {
-				t.Fatalf("it ended before it printed %q", text)
-			}
-			if _, after, found := strings.Cut(line, text); found {
-				return after
-			}
-		case <-deadline:
-			t.Fatalf("it did not print %q", text)
+	testkit.Eventually(t, "it prints "+prefix, func() bool {
+		out := a.out.String()
+		_, found, ok := strings.Cut(out[a.read:], prefix)
+		line, rest, whole := strings.Cut(found, "\n")
+		if !ok || !whole {
+			testkit.Must(t, a.Alive())
+			return false
 		}
-	}
+		after, a.read = line, len(out)-len(rest)
+		return true
+	})
+	return after
 }
 
 func example(t *testing.T, elements ...string) string {

@@ -1,5 +1,6 @@
 // Package testkit has what tests of many packages need: a check of an error, a wait for a
-// condition, a log that a test reads while a program writes it.
+// condition, a log that a test reads while a program writes it, a program that runs beside a test, a
+// proxy before a store.
 package testkit
 
 import (
