@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/vault/api"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -196,7 +197,7 @@ func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways [
 		}
 		switch p := j.vaults[parsed.Provider]; {
 		case p != nil:
-			need, err := p.Needs(parsed)
+			need, err := p.Needs(parsed, api.IsSudoPath)
 			if err != nil {
 				c.refused(ref, err)
 				continue

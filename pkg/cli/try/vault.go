@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -33,7 +35,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 		c.refused(err)
 		return
 	}
-	need, err := p.Needs(c.class)
+	need, err := p.Needs(c.class, api.IsSudoPath)
 	if err != nil {
 		c.refused(err)
 		return
@@ -45,7 +47,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 			return session.Trial{}, err
 		}
 		defer p.Close()
-		trial, err := p.Try(ctx, r, c.read)
+		trial, err := p.Try(ctx, r, c.read, api.IsSudoPath)
 		if err != nil {
 			return trial.Trial, err
 		}

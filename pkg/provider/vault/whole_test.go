@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -160,7 +162,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 				t.Errorf("%s: %v, want %s with %q", objects, err, want.reason, word)
 			}
 		}
-		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true))(t)
+		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true, api.IsSudoPath))(t)
 		failed := trial.Unfit
 		for _, o := range trial.Objects {
 			if o.Failed != nil {
@@ -171,7 +173,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 			t.Errorf("%s: the trial says %v", objects, failed)
 		}
 	}
-	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true)
+	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true, api.IsSudoPath)
 	if err != nil || trial.Unfit != nil || len(trial.Objects) != 1 || trial.Objects[0].Name != "*" || trial.Objects[0].Files != 2 || trial.Objects[0].Size != 2 {
 		t.Errorf("%+v, %v", trial, err)
 	}
