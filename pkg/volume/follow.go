@@ -2,15 +2,12 @@ package volume
 
 import (
 	"context"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -76,27 +73,6 @@ func (fs Followers) Warnings(c *class.Class) (all []string) {
 	return all
 }
 
-// follow calls the Follower with the payload that is in the volume now, and makes the
-// next refresh earlier if the Follower asks for that. former is the class of the payload
-// before, and asked is when the store was asked for this one.
-func (r *run) follow(ctx context.Context, former *class.Class, payload *provider.Payload, asked time.Time) (err error) {
-	rec := r.rec
-	defer fault.Recover(&err, r.m.Logger, "what follows from class "+rec.Class.String(), logkey.Volume, rec.ID)
-	files := slices.Clone(payload.Files)
-	oldest := clock.Earliest(asked, OldestRead(files, payload.Leases))
-	for i := range files { // a rendered file is as old as the oldest object
-		if files[i].ReadAt.IsZero() {
-			files[i].ReadAt = oldest
-		}
-	}
-	again := r.m.Follower.Follow(ctx, Followed{
-		Volume: rec.ID, Pod: rec.Pod, Class: rec.LastClass, Files: files, Versions: payload.Versions, Leases: payload.Leases,
-		Rendering: r.rendering, Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
-	})
-	rec.DueAt = clock.Earliest(rec.DueAt, again)
-	return nil
-}
-
 // OldestRead returns when the store was asked for the oldest of the files. Those that were
 // issued for the pod, which have a lease, count only if there are no others: each pod has
 // its own, whose age does not say which of two payloads is newer.
@@ -117,12 +93,4 @@ func OldestRead(files []provider.File, leases []provider.Lease) (oldest time.Tim
 		return others
 	}
 	return oldest
-}
-
-// sameSpec reports whether two versions of a class have the same specification.
-func sameSpec(a, b *class.Class) bool {
-	x, y := *a, *b
-	x.ResourceVersion, y.ResourceVersion = "", ""
-	x.Warnings, x.Suspects, y.Warnings, y.Suspects = nil, nil, nil, nil
-	return reflect.DeepEqual(x, y)
 }

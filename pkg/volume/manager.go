@@ -28,7 +28,7 @@ type Manager struct {
 	memory    *limits.Memory
 	reviewer  *reviewer
 	lost      lostRecords
-	waiters   waiters
+	waiters   *waiters
 
 	mu      sync.Mutex
 	volumes map[string]*Volume
@@ -43,6 +43,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
 	m.reviewer = &reviewer{Config: &m.Config, validated: bounded.Map[class.Ref, validation]{Most: maxReviewed}, logged: bounded.Map[class.Ref, string]{Most: maxReviewed}}
+	m.waiters = &waiters{hasten: m.hasten, waiting: map[string]struct{}{}}
 	m.memory = limits.NewMemory(c.Budget, c.Logger)
 	return m, nil
 }
@@ -141,6 +142,13 @@ func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 	return ids
 }
 
+// hasten makes a volume due within a second, if it is still live.
+func (m *Manager) hasten(id string) {
+	if v := m.find(id); v != nil {
+		v.hasten(eventDue())
+	}
+}
+
 // volume returns the volume with an id, and adds it to the table if it is not there.
 func (m *Manager) volume(id string) *Volume {
 	m.mu.Lock()
@@ -170,7 +178,7 @@ func (m *Manager) all() []*Volume {
 func (m *Manager) forget(v *Volume) {
 	ref, retained := v.setGone()
 	m.scheduler.Remove(v.id)
-	m.waiters.remove(v)
+	m.waiters.remove(v.id)
 	m.Renderer.Leave(v.id)
 	if retained {
 		m.Classes.Release(ref)

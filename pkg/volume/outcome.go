@@ -155,18 +155,6 @@ func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 	return o
 }
 
-// outcome returns the outcome of a publish or refresh.
-func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
-	o := outcomeOf(k, r.rec, began, err)
-	o.Steps, o.Warnings, o.WarnPod = r.steps, r.warnings, r.warnPod
-	o.Changed, o.Emptied, o.Asked, o.Accesses = r.changed, r.emptied, r.asked, r.accesses
-	o.AnsweredBy = r.m.answeredBy(r.rec.ID, r.rec.Provider)
-	if r.class != nil {
-		o.ClassVersion = r.class.ResourceVersion
-	}
-	return o
-}
-
 // loggedIDs bounds the ids in a log line. The audit trail has the others.
 const loggedIDs = 4
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -129,6 +130,7 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 // payload, so that an edit does not let credentials in a live volume expire. It
 // returns the error of the first run.
 func (r *run) do(ctx context.Context) (err error) {
+	defer func() { r.warnings, r.warnPod = r.m.reviewer.report(r.rec, r.class, r.warnings) }()
 	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), logkey.Volume, r.rec.ID)
 
 	// 1. Find the class, and run by it.
@@ -442,4 +444,37 @@ func ofClass(ref class.Ref, err error) error {
 		return nil
 	}
 	return fmt.Errorf("SecretProviderClass %s: %w", ref, err)
+}
+
+// follow calls the Follower with the payload that is in the volume now, and makes the
+// next refresh earlier if the Follower asks for that. former is the class of the payload
+// before, and asked is when the store was asked for this one.
+func (r *run) follow(ctx context.Context, former *class.Class, payload *provider.Payload, asked time.Time) (err error) {
+	rec := r.rec
+	defer fault.Recover(&err, r.m.Logger, "what follows from class "+rec.Class.String(), logkey.Volume, rec.ID)
+	files := slices.Clone(payload.Files)
+	oldest := clock.Earliest(asked, OldestRead(files, payload.Leases))
+	for i := range files { // a rendered file is as old as the oldest object
+		if files[i].ReadAt.IsZero() {
+			files[i].ReadAt = oldest
+		}
+	}
+	again := r.m.Follower.Follow(ctx, Followed{
+		Volume: rec.ID, Pod: rec.Pod, Class: rec.LastClass, Files: files, Versions: payload.Versions, Leases: payload.Leases,
+		Rendering: r.rendering, Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
+	})
+	rec.DueAt = clock.Earliest(rec.DueAt, again)
+	return nil
+}
+
+// outcome returns the outcome of a publish or refresh.
+func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
+	o := outcomeOf(k, r.rec, began, err)
+	o.Steps, o.Warnings, o.WarnPod = r.steps, r.warnings, r.warnPod
+	o.Changed, o.Emptied, o.Asked, o.Accesses = r.changed, r.emptied, r.asked, r.accesses
+	o.AnsweredBy = r.m.answeredBy(r.rec.ID, r.rec.Provider)
+	if r.class != nil {
+		o.ClassVersion = r.class.ResourceVersion
+	}
+	return o
 }

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -75,21 +76,23 @@ func (v *reviewer) validate(c *class.Class, by provider.Validator) validation {
 	return found
 }
 
-// report logs the warnings of a run once for each version of a class, and sets warnPod
-// once for each version and pod.
-func (v *reviewer) report(r *run) {
-	r.warnings = first(distinct(r.warnings), maxWarnings)
-	if len(r.warnings) == 0 || r.class == nil {
-		return
+// report logs the warnings of a run once for each version of a class, and records that the pod
+// is warned. It returns the distinct warnings, and whether the pod has no Event about the version
+// yet. c is nil if the class was not found.
+func (v *reviewer) report(rec *Record, c *class.Class, warnings []string) (reported []string, warnPod bool) {
+	warnings = first(distinct(warnings), maxWarnings)
+	if len(warnings) == 0 || c == nil {
+		return warnings, false
 	}
-	version := versionOf(r.class)
-	if logged, _ := v.logged.Get(r.rec.Class); r.class.ResourceVersion == "" || logged != version {
-		v.logged.Set(r.rec.Class, version)
-		for _, w := range r.warnings {
-			v.Logger.Warn("class warning", logkey.Class, r.rec.Class.String(), logkey.Pod, r.rec.Pod.String(), logkey.Warning, w)
+	version := versionOf(c)
+	if logged, _ := v.logged.Get(rec.Class); c.ResourceVersion == "" || logged != version {
+		v.logged.Set(rec.Class, version)
+		for _, w := range warnings {
+			v.Logger.Warn("class warning", logkey.Class, rec.Class.String(), logkey.Pod, rec.Pod.String(), logkey.Warning, w)
 		}
 	}
-	r.warnPod, r.rec.Warned = r.rec.Warned != version, version
+	warnPod, rec.Warned = rec.Warned != version, version
+	return warnings, warnPod
 }
 
 // versionOf identifies the version of a class, also of one that was deleted and
@@ -126,4 +129,12 @@ func distinct(list []string) []string {
 		}
 	}
 	return out
+}
+
+// sameSpec reports whether two versions of a class have the same specification.
+func sameSpec(a, b *class.Class) bool {
+	x, y := *a, *b
+	x.ResourceVersion, y.ResourceVersion = "", ""
+	x.Warnings, x.Suspects, y.Warnings, y.Suspects = nil, nil, nil, nil
+	return reflect.DeepEqual(x, y)
 }

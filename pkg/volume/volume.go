@@ -104,7 +104,6 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 	w := newPublish(v.m, r, before, found)
 	work, span := v.m.Tracer.Begin(ctx, string(Published), workOf(w.rec))
 	err = w.do(work)
-	v.m.reviewer.report(w)
 
 	// 4. Save the record and go live, or undo the publish.
 	if err == nil {
@@ -189,7 +188,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 		return err
 	}
 	defer v.end()
-	began, in, returns := time.Now(), v.take(true), v.m.waiters.remove(v)
+	began, in, returns := time.Now(), v.take(true), v.m.waiters.remove(v.id)
 	before := v.record.Load()
 	if before == nil {
 		return nil
@@ -202,7 +201,6 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	rec := w.rec
 	work, span := v.m.Tracer.Begin(ctx, string(Refreshed), workOf(rec))
 	err = w.do(work)
-	v.m.reviewer.report(w)
 
 	// 3. If an unpublish or the end of the driver canceled the refresh, that is no
 	// failure. The unpublish, or the next process, continues with the credentials
@@ -229,7 +227,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	v.record.Store(rec)
 	_ = w.step(work, StepRecord, func(context.Context) error { return v.m.save(rec) })
 	v.schedule(w.where)
-	v.m.waiters.add(v, err, returns)
+	v.m.waiters.add(v.id, err, returns)
 
 	// 5. Report the outcome.
 	o := w.outcome(Refreshed, began, err)

@@ -2,6 +2,8 @@ package volume
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
@@ -10,38 +12,39 @@ import (
 
 // waiters are the volumes whose store was not asked at their last refresh, because it
 // failed moments before. When a store returns, all of them are due: those of another store
-// find out that it is still not asked, and wait again. The zero value is ready for use.
+// find out that it is still not asked, and wait again.
 type waiters struct {
+	hasten func(id string) // makes a volume due
+
 	mu      sync.Mutex
-	volumes map[*Volume]struct{}
-	returns int // so far
+	waiting map[string]struct{} // by the volumes' ids
+	returns int                 // so far
 }
 
 // remove ends the waiting of a volume. It returns how often stores have returned so far.
-func (w *waiters) remove(v *Volume) (returns int) {
+func (w *waiters) remove(id string) (returns int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.volumes, v)
+	delete(w.waiting, id)
 	return w.returns
 }
 
 // add makes a volume wait if its refresh failed because the store was not asked. returns is
 // the result of remove before the refresh: if a store has returned since, the volume does
 // not wait. The volume is scheduled already.
-func (w *waiters) add(v *Volume, err error, returns int) {
+func (w *waiters) add(id string, err error, returns int) {
 	if !fault.NotAsked(err) {
 		return
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.returns != returns {
-		v.hasten(eventDue())
-		return
+	late := w.returns != returns
+	if !late {
+		w.waiting[id] = struct{}{}
 	}
-	if w.volumes == nil {
-		w.volumes = map[*Volume]struct{}{}
+	w.mu.Unlock()
+	if late {
+		w.hasten(id)
 	}
-	w.volumes[v] = struct{}{}
 }
 
 // run makes the waiting volumes due after each return of a store, until ctx ends. It does
@@ -51,7 +54,9 @@ func (w *waiters) run(ctx context.Context, returned <-chan struct{}) error {
 	for {
 		select {
 		case <-returned:
-			w.end()
+			for _, id := range w.end() {
+				w.hasten(id)
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -61,12 +66,12 @@ func (w *waiters) run(ctx context.Context, returned <-chan struct{}) error {
 	}
 }
 
-func (w *waiters) end() {
+// end ends the waiting of all volumes, and returns their ids.
+func (w *waiters) end() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.returns++
-	for v := range w.volumes {
-		v.hasten(eventDue())
-	}
-	clear(w.volumes)
+	ids := slices.Collect(maps.Keys(w.waiting))
+	clear(w.waiting)
+	return ids
 }
