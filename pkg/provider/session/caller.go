@@ -50,7 +50,7 @@ func (c *Caller) Secrets(t *Token) []secret.String {
 // Token returns the identity's token, and another one than stale. It is the Tokens for
 // reads.
 func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
-	return c.run.logins.token(ctx, c.run.volume.now().group, stale)
+	return c.run.token(ctx, stale)
 }
 
 // CurrentToken returns the identity's token if there is one.
@@ -67,6 +67,13 @@ func (c *Caller) group() *group {
 		return g
 	}
 	return nil
+}
+
+// noteAnswer records the second address of the login if that answered, else "". It reports
+// whether another address answered before.
+func (c *Caller) noteAnswer(second string) bool {
+	g := c.group()
+	return g != nil && g.noteAnswer(second)
 }
 
 // Facts has the facts that the store's code has learned about the identity.

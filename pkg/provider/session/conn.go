@@ -41,7 +41,7 @@ func (c *Conn) Do(ctx context.Context, k endpoint.Call) (*endpoint.Reply, error)
 	if reply != nil && reply.From == k.Pair.Second.Address {
 		second = reply.From.String()
 	}
-	if g := c.Caller.group(); g != nil && g.noteAnswer(second) {
+	if c.Caller.noteAnswer(second) {
 		c.logAnswer(second, err)
 	}
 	return reply, err

@@ -38,9 +38,9 @@ func (m made) hashed() (list [][]byte) {
 	return list
 }
 
-// contents returns the files of a class from the answers to its requests. Optional objects
-// may be missing.
-func (e *Engine) contents(s *Spec, answer func(*Request) *Answer) ([]made, error) {
+// contents returns the files of a class from the store's answers to its requests. Optional
+// objects may be missing.
+func contents(store Store, s *Spec, answer func(*Request) *Answer) ([]made, error) {
 	all := make([]made, 0, len(s.Objects))
 	n := 0
 	for _, o := range s.Objects {
@@ -48,7 +48,7 @@ func (e *Engine) contents(s *Spec, answer func(*Request) *Answer) ([]made, error
 		if a == nil {
 			continue
 		}
-		m, err := e.make(o, a)
+		m, err := filesOf(store, o, a)
 		if err != nil && o.Optional && fault.Of(err) == fault.NotFound {
 			continue
 		}
@@ -64,15 +64,15 @@ func (e *Engine) contents(s *Spec, answer func(*Request) *Answer) ([]made, error
 	return all, collision(s, all)
 }
 
-// make makes the files of one object.
-func (e *Engine) make(o *Object, a *Answer) (made, error) {
+// filesOf makes the files of one object.
+func filesOf(store Store, o *Object, a *Answer) (made, error) {
 	m := made{of: o}
 	if !o.Every {
-		value, err := e.store.File(o, a)
+		value, err := store.File(o, a)
 		m.files = []content{{o, value}}
 		return m, err
 	}
-	values, err := e.store.Values(a)
+	values, err := store.Values(a)
 	switch {
 	case err != nil:
 		return m, fmt.Errorf("%s: %w", o.Request.Name, err)
@@ -171,7 +171,7 @@ func collision(s *Spec, all []made) (err error) {
 
 // inFiles reports whether the files of a volume have everything that an answer gives to
 // the objects of its request, except what is optional.
-func (e *Engine) inFiles(s *Spec, r *Request, a *Answer, files []provider.Version) bool {
+func inFiles(store Store, s *Spec, r *Request, a *Answer, files []provider.Version) bool {
 	have := make(map[string]bool, len(files))
 	for _, v := range files {
 		have[v.ID] = true
@@ -183,7 +183,7 @@ func (e *Engine) inFiles(s *Spec, r *Request, a *Answer, files []provider.Versio
 		if !o.Every || a == nil {
 			return !have[o.Name]
 		}
-		m, err := e.make(o, a)
+		m, err := filesOf(store, o, a)
 		return err != nil || slices.ContainsFunc(m.files, func(c content) bool { return !have[c.Name] })
 	}
 	return len(files) > 0 && !slices.ContainsFunc(s.Objects, missing)

@@ -93,7 +93,9 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 		return nil, err
 	}
 	payload.Warnings = append(payload.Warnings, f.session.Warnings()...)
-	payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.logins.horizon(f.spec))
+	if f.spec.AsPod { // otherwise a login needs no token of kubelet
+		payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.logins.horizon())
+	}
 	payload.Partial = partial
 	// 6. Record that the files are of the current identity and class.
 	f.answered()

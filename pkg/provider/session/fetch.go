@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/parallel"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -58,6 +59,11 @@ func (f *run) join() error {
 		f.caller.Bearer = old.bearer
 	}
 	return nil
+}
+
+// token returns the identity's token, and another one than stale.
+func (f *run) token(ctx context.Context, stale *Token) (*Token, error) {
+	return f.logins.token(ctx, f.volume.now().group, stale)
 }
 
 // credentials returns the set for the credentials of the volume.
@@ -295,11 +301,11 @@ func (f *run) lastGood(r *Request, res Result) Result {
 	if res.Err == nil || fault.Of(res.Err) == fault.Canceled {
 		return res
 	}
-	inFiles := func(rd *Reading) bool { return f.engine.inFiles(f.spec, r, rd.Answer, f.request.Current) }
-	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) && inFiles(c.Reading) {
+	isInFiles := func(rd *Reading) bool { return inFiles(f.engine.store, f.spec, r, rd.Answer, f.request.Current) }
+	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) && isInFiles(c.Reading) {
 		return Result{Reading: c.Reading, ends: c.ends, failed: res.Err}
 	}
-	if rd := f.volume.now().readings.Stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) && inFiles(rd) {
+	if rd := f.volume.now().readings.Stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) && isInFiles(rd) {
 		return Result{Reading: rd, ends: rd.expires(), failed: res.Err}
 	}
 	return res
@@ -347,4 +353,25 @@ func (s *Spec) failure(results []Result, of func(Result) error) error {
 		return canceled
 	}
 	return fault.Join(failed)
+}
+
+// keepSuperseded renews the leases in the files while the new identity gets no answer.
+func (f *run) keepSuperseded(ctx context.Context) {
+	f.volume.mu.Lock()
+	old := f.volume.superseded
+	f.volume.mu.Unlock()
+	if old == nil || old.spec == nil {
+		return
+	}
+	earlier, err := f.engine.open(ctx, f.request, old.spec, old.bearer)
+	if err != nil {
+		return
+	}
+	earlier.start(f.volume)
+	i := &issuer{run: earlier, set: old.credentials}
+	for _, c := range old.credentials.all() {
+		if err := i.extend(ctx, c); err != nil {
+			f.engine.config.Logger.Debug("a lease of before the class's edit was not renewed", logkey.Volume, f.request.Volume, logkey.Error, err)
+		}
+	}
 }

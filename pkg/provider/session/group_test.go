@@ -75,10 +75,10 @@ func TestFilesOfKeysAreBounded(t *testing.T) {
 		dirs[i] = fmt.Sprint("d", i)
 	}
 	answer := func(*Request) *Answer { return a }
-	if all, err := e.contents(whole(dirs[:10]...), answer); err != nil || len(all) != 10 || len(all[9].files) != 1000 {
+	if all, err := contents(e.store, whole(dirs[:10]...), answer); err != nil || len(all) != 10 || len(all[9].files) != 1000 {
 		t.Errorf("%d objects, %v", len(all), err)
 	}
-	testkit.Failure(e.contents(whole(dirs...), answer))(t, fault.TooLarge, `objects[10] "d10/*"`)
+	testkit.Failure(contents(e.store, whole(dirs...), answer))(t, fault.TooLarge, `objects[10] "d10/*"`)
 }
 
 // An answer stands in only for files that the volume has.
@@ -91,7 +91,7 @@ func TestKeysInFiles(t *testing.T) {
 		for _, id := range strings.Fields(files) {
 			have = append(have, provider.Version{ID: id})
 		}
-		if got := e.inFiles(s, s.Requests[0], a, have); got != want {
+		if got := inFiles(e.store, s, s.Requests[0], a, have); got != want {
 			t.Errorf("%q: %v", files, got)
 		}
 		if shown := strings.Contains(files, "d/"); s.shown(s.Requests[0], have) != shown {

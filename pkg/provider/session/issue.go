@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -250,60 +248,26 @@ func (i *issuer) extend(ctx context.Context, c *Credential) error {
 	return err
 }
 
-// keepSuperseded renews the leases in the files while the new identity gets no answer.
-func (f *run) keepSuperseded(ctx context.Context) {
-	f.volume.mu.Lock()
-	old := f.volume.superseded
-	f.volume.mu.Unlock()
-	if old == nil || old.spec == nil {
+// revokeOrphans revokes what was issued for a volume that is gone, or gives it to the new
+// volume with its id.
+func (i *issuer) revokeOrphans() {
+	state := i.run.volume.now()
+	v := i.run.engine.volumes.find(i.run.volume.id)
+	switch {
+	case v == i.run.volume && v.owns(i.set), state.group != nil && i.set == state.group.credentials && i.run.engine.groups.find(state.group.key) == state.group:
+		return
+	case v != nil:
+		v.add(i.set.take())
+		return
+	case i.run.engine.config.DisableRevocation:
 		return
 	}
-	earlier, err := f.engine.open(ctx, f.request, old.spec, old.bearer)
-	if err != nil {
-		return
-	}
-	earlier.start(f.volume)
-	i := &issuer{run: earlier, set: old.credentials}
-	for _, c := range old.credentials.all() {
-		if err := i.extend(ctx, c); err != nil {
-			f.engine.config.Logger.Debug("a lease of before the class's edit was not renewed", logkey.Volume, f.request.Volume, logkey.Error, err)
+	ctx, cancel := context.WithTimeout(context.Background(), i.run.engine.config.ReleaseTimeout)
+	defer cancel()
+	r := i.run.engine.newRevoker(ctx, i.run.volume, state)
+	for _, one := range i.set.take() {
+		if err := r.revoke(ctx, one); err != nil {
+			i.run.engine.config.Logger.Warn("a credential that was issued after its volume had gone could not be revoked", logkey.Name, one.Name, logkey.Lease, one.LeaseID, logkey.Ends, one.Expires, logkey.Error, err)
 		}
 	}
-}
-
-// detached has a channel for each issue of a volume that continues without a caller. The
-// channel is closed at its end. The zero value has none.
-type detached struct {
-	mu      sync.Mutex
-	running []<-chan struct{}
-}
-
-func (d *detached) add(ended <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.running = append(slices.DeleteFunc(d.running, isClosed), ended)
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// wait waits for the end of all issues.
-func (d *detached) wait(ctx context.Context) error {
-	d.mu.Lock()
-	running := slices.Clone(d.running)
-	d.mu.Unlock()
-	for _, c := range running {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			return fault.New(fault.Timeout, "the store still works on a credential for the volume, which is revoked once it is there: %w", fault.Ended(ctx))
-		}
-	}
-	return nil
 }

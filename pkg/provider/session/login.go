@@ -242,9 +242,9 @@ func (l *logins) rejoin() *group {
 // horizon returns when to refresh so that there is always a way to revoke the volume's
 // credentials: before both the store's token and the pod's service account token expire,
 // because kubelet has passed a new one by then. Zero if nothing needs that.
-func (l *logins) horizon(s *Spec) time.Time {
+func (l *logins) horizon() time.Time {
 	now, state := l.config.Now(), l.volume.now()
-	if l.config.DisableRevocation || !s.AsPod || !(state.credentials.revocable(now) || state.group.credentials.revocable(now)) {
+	if l.config.DisableRevocation || !(state.credentials.revocable(now) || state.group.credentials.revocable(now)) {
 		return time.Time{}
 	}
 	until := l.caller.Tokens[l.caller.Audience].Expires

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
@@ -15,23 +14,6 @@ import (
 
 // mostSaid bounds the server's warnings with the answers of one volume.
 const mostSaid = 20
-
-// Result is the answer to one request, and when to send it again. It has neither a reading
-// nor an error if the request was not sent because another one failed.
-type Result struct {
-	*Reading
-	Err error
-
-	due  time.Time
-	ends time.Time // of a credential; zero for never
-	// failed is why this is the last good answer and not a current one.
-	failed error
-}
-
-// result returns the Result of a shareable reading.
-func (s *Spec) result(r *Request, rd *Reading) Result {
-	return Result{Reading: rd, due: s.readingDue(r, rd), ends: rd.expires()}
-}
 
 // payload makes all files, or returns an error.
 func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.Payload, error) {
@@ -54,7 +36,7 @@ func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.P
 	if said > mostSaid {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the server says %d things more", said-mostSaid))
 	}
-	all, err := e.contents(s, func(r *Request) *Answer { return of[r].Answer })
+	all, err := contents(e.store, s, func(r *Request) *Answer { return of[r].Answer })
 	if err != nil {
 		return nil, err
 	}

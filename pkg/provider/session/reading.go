@@ -180,3 +180,20 @@ func recentEnough(k Kind, asked, due, now time.Time, own bool) bool {
 	}
 	return now.Before(asked.Add(time.Duration(share * float64(due.Sub(asked)))))
 }
+
+// Result is the answer to one request, and when to send it again. It has neither a reading
+// nor an error if the request was not sent because another one failed.
+type Result struct {
+	*Reading
+	Err error
+
+	due  time.Time
+	ends time.Time // of a credential; zero for never
+	// failed is why this is the last good answer and not a current one.
+	failed error
+}
+
+// result returns the Result of a shareable reading.
+func (s *Spec) result(r *Request, rd *Reading) Result {
+	return Result{Reading: rd, due: s.readingDue(r, rd), ends: rd.expires()}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/parallel"
 )
 
@@ -102,28 +101,4 @@ func (r *revoker) token(ctx context.Context, c *Caller, s Session, again bool) (
 	}
 	r.tokens[l] = t
 	return t, nil
-}
-
-// revokeOrphans revokes what was issued for a volume that is gone, or gives it to the new
-// volume with its id.
-func (i *issuer) revokeOrphans() {
-	state := i.run.volume.now()
-	v := i.run.engine.volumes.find(i.run.volume.id)
-	switch {
-	case v == i.run.volume && v.owns(i.set), state.group != nil && i.set == state.group.credentials && i.run.engine.groups.find(state.group.key) == state.group:
-		return
-	case v != nil:
-		v.add(i.set.take())
-		return
-	case i.run.engine.config.DisableRevocation:
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), i.run.engine.config.ReleaseTimeout)
-	defer cancel()
-	r := i.run.engine.newRevoker(ctx, i.run.volume, state)
-	for _, one := range i.set.take() {
-		if err := r.revoke(ctx, one); err != nil {
-			i.run.engine.config.Logger.Warn("a credential that was issued after its volume had gone could not be revoked", logkey.Name, one.Name, logkey.Lease, one.LeaseID, logkey.Ends, one.Expires, logkey.Error, err)
-		}
-	}
 }

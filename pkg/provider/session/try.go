@@ -72,7 +72,7 @@ func (e *Engine) Try(ctx context.Context, r provider.Request, read bool, look fu
 		return trial, err
 	}
 	err = f.try(work, &trial, read, look)
-	trial.Reached = cmp.Or(f.volume.now().group.second(), trial.Reached)
+	trial.Reached = cmp.Or(e.AnsweredBy(r.Volume), trial.Reached)
 	leave()
 	trial.NotRevoked = e.Release(context.WithoutCancel(ctx), r.Volume)
 	return trial, err
@@ -82,9 +82,10 @@ func (f *run) try(ctx context.Context, trial *Trial, read bool, look func(contex
 	if err := f.join(); err != nil {
 		return err
 	}
-	t, err := f.logins.token(ctx, f.volume.now().group, nil)
+	t, err := f.token(ctx, nil)
 	if errors.Is(err, errPodBound) {
-		t, err = f.logins.token(ctx, f.logins.rejoin(), nil)
+		f.logins.rejoin()
+		t, err = f.token(ctx, nil)
 	}
 	switch {
 	case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
@@ -102,16 +103,16 @@ func (f *run) try(ctx context.Context, trial *Trial, read bool, look func(contex
 		results[f.spec.Requests[i]] = res
 	}
 	for i, o := range f.spec.Objects {
-		tried[i].answered(o, results[o.Request], f.engine)
+		tried[i].answered(f.engine.store, o, results[o.Request])
 	}
 	if !slices.ContainsFunc(tried, func(t *Tried) bool { return t.Failed != nil }) {
-		_, trial.Unfit = f.engine.contents(f.spec, func(r *Request) *Answer { return results[r].Answer })
+		_, trial.Unfit = contents(f.engine.store, f.spec, func(r *Request) *Answer { return results[r].Answer })
 	}
 	return nil
 }
 
 // answered records a read, and only the size of its value.
-func (t *Tried) answered(o *Object, res Result, e *Engine) {
+func (t *Tried) answered(store Store, o *Object, res Result) {
 	switch {
 	case res.Err != nil:
 		t.Failed = res.Err
@@ -120,7 +121,7 @@ func (t *Tried) answered(o *Object, res Result, e *Engine) {
 	case res.Absent:
 		t.There = NotThere
 	default:
-		made, err := e.make(o, res.Answer)
+		made, err := filesOf(store, o, res.Answer)
 		switch {
 		case err == nil:
 			t.Read, t.There, t.Files = true, IsThere, len(made.files)

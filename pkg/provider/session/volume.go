@@ -344,3 +344,40 @@ func (v *volume) takeSuperseded() *identityState {
 
 // endSuperseded drops the superseded identity, after the files are of the new one.
 func (v *volume) endSuperseded() { v.giveUp(v.takeSuperseded()) }
+
+// detached has a channel for each issue of a volume that continues without a caller. The
+// channel is closed at its end. The zero value has none.
+type detached struct {
+	mu      sync.Mutex
+	running []<-chan struct{}
+}
+
+func (d *detached) add(ended <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = append(slices.DeleteFunc(d.running, isClosed), ended)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end of all issues.
+func (d *detached) wait(ctx context.Context) error {
+	d.mu.Lock()
+	running := slices.Clone(d.running)
+	d.mu.Unlock()
+	for _, c := range running {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "the store still works on a credential for the volume, which is revoked once it is there: %w", fault.Ended(ctx))
+		}
+	}
+	return nil
+}
