@@ -78,7 +78,7 @@ func mounters(t *testing.T) map[string]*Mounter {
 	return map[string]*Mounter{
 		"statmount": m,
 		// Linux from 5.8 to 6.12 has no statmount(2) that is of use.
-		"mountinfo": {noSwap: m.noSwap, noSwapReason: m.noSwapReason},
+		"mountinfo": {noSwap: m.noSwap, noSwapReason: m.noSwapReason, detaching: m.detaching},
 	}
 }
 

@@ -126,14 +126,14 @@ func overfull(d directory, size, inodes int64) bool {
 // It does not use k8s.io/mount-utils: its Unmount runs the umount binary, follows a symbolic link
 // at the target, and gives up when a process still has a file open.
 func (m *Mounter) Unmount(target string) error {
-	return m.unmount(target, isOurs)
+	return m.unmount(target, isOurs, m.detachInTurn)
 }
 
 // UnmountAny removes every mount at target, of this driver or another. It is for a caller that
 // knows from other evidence that the target belongs to the driver, such as a volume that an earlier
 // driver of the same name published.
 func (m *Mounter) UnmountAny(target string) error {
-	return m.unmount(target, func(Info) bool { return true })
+	return m.unmount(target, func(Info) bool { return true }, detach)
 }
 
 // Cleanup does Unmount and then removes the directory. It removes nothing else: for a directory
@@ -158,7 +158,7 @@ func (m *Mounter) CleanupAny(target string) error {
 const maxDisturbed = 5
 
 // unmount removes mounts one by one while allowed returns true.
-func (m *Mounter) unmount(target string, allowed func(Info) bool) error {
+func (m *Mounter) unmount(target string, allowed func(Info) bool, detach func(path string) error) error {
 	path, err := cleanTarget(target)
 	if err != nil {
 		return err
@@ -198,6 +198,14 @@ func (m *Mounter) mayDetach(path string, allowed func(Info) bool) (bool, error) 
 		return false, &ConflictError{Target: path, Info: info, kind: ErrForeign}
 	}
 	return true, nil
+}
+
+// detachInTurn is detach for a volume of this driver, of which only a few are detached at a time.
+// Other file systems can hang, and must not delay a volume.
+func (m *Mounter) detachInTurn(path string) error {
+	m.detaching <- struct{}{}
+	defer func() { <-m.detaching }()
+	return detach(path)
 }
 
 // detach unmounts the topmost mount. If the mount is busy, detach removes only its name; the kernel

@@ -35,8 +35,14 @@ type Mounter struct {
 	// publishes cannot stack their mounts. The kernel takes a lock of its own for attaching, so
 	// this one costs no speed.
 	attaching sync.Mutex
+	// detaching has a place for each unmount at a time. The kernel lets a thread wait until nobody
+	// reads the list of mounts any more, and Go keeps every thread that it has started: a node that
+	// loses 50 pods at once would have 50 more.
+	detaching chan struct{}
 	list      mountList
 }
+
+const detachments = 4
 
 var errOldKernel = errors.New("this kernel, or the sandbox around it, is no Linux 5.8 or later")
 
@@ -51,7 +57,7 @@ func New() (*Mounter, error) {
 		return nil, fmt.Errorf("probing the kernel's %s: %w%s", fsType, err, mountHint(err))
 	}
 	defer c.close()
-	m := &Mounter{direct: hasStatmount(), noSwap: true}
+	m := &Mounter{direct: hasStatmount(), noSwap: true, detaching: make(chan struct{}, detachments)}
 	if err := c.set(parameter{key: "noswap"}); err != nil {
 		m.noSwap, m.noSwapReason = false, err.Error()
 	}
