@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -74,21 +75,18 @@ const (
 func waitQuiet[T comparable](ctx context.Context, still, limit time.Duration, state func() (T, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it does not come to rest within %s", limit))
 	defer cancel()
-	ticker := time.NewTicker(still / 10)
-	defer ticker.Stop()
 	last, err := state()
-	for since := time.Now(); err == nil && time.Since(since) < still; {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
-		}
-		var now T
-		if now, err = state(); now != last {
+	if err != nil {
+		return err
+	}
+	since := time.Now()
+	return testkit.Poll(ctx, still/10, func() (bool, error) {
+		now, err := state()
+		if now != last {
 			last, since = now, time.Now()
 		}
-	}
-	return err
+		return time.Since(since) >= still, err
+	})
 }
 
 // apiQuiet is longer than the driver's pauses between writes of statuses and Events, of which it

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // node is one driver and its simulated kubelet.
@@ -194,14 +195,7 @@ func (n *node) waitNew(ctx context.Context, limit time.Duration, pods []kubelet.
 func poll(ctx context.Context, limit time.Duration, missing string, every time.Duration, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s within %s", missing, limit))
 	defer cancel()
-	for {
-		if ok, err := done(); ok || err != nil {
-			return err
-		}
-		if err := pause(ctx, time.Now().Add(every)); err != nil {
-			return err
-		}
-	}
+	return testkit.Poll(ctx, every, done)
 }
 
 // tmpfsBytes is the size of the volumes and the driver's state.

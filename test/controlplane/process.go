@@ -92,18 +92,13 @@ func Await(t T, within time.Duration, what string, try func(context.Context) err
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		err := try(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waiting %s for %s: %v", within, what, err)
-		case <-ticker.C:
-		}
+	var last error
+	err := testkit.Poll(ctx, pollInterval, func() (bool, error) {
+		last = try(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("waiting %s for %s: %v", within, what, last)
 	}
 }
 

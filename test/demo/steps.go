@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/test/bench/sandbox"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -255,29 +256,21 @@ type readerResult struct {
 
 // readUntilNew reads as an application does that keeps its directory open.
 func readUntilNew(ctx context.Context, root *os.Root) (r readerResult) {
-	ticker := time.NewTicker(readEvery)
-	defer ticker.Stop()
-	for {
+	r.err = testkit.Poll(ctx, readEvery, func() (bool, error) {
 		contents, err := fs.ReadFile(root.FS(), filepath.Join("db", "password"))
 		r.reads++
 		switch {
 		case err != nil:
-			r.err = fmt.Errorf("reading the file during the rotation: %w", err)
-			return r
+			return false, fmt.Errorf("reading the file during the rotation: %w", err)
 		case string(contents) == newPassword:
 			r.changed = time.Now()
-			return r
+			return true, nil
 		case string(contents) != oldPassword:
-			r.err = fmt.Errorf("during the rotation the file held %q", contents)
-			return r
+			return false, fmt.Errorf("during the rotation the file held %q", contents)
 		}
-		select {
-		case <-ctx.Done():
-			r.err = context.Cause(ctx)
-			return r
-		case <-ticker.C:
-		}
-	}
+		return false, nil
+	})
+	return r
 }
 
 func deny(ctx context.Context, s *screen, w *world) error {
@@ -373,22 +366,17 @@ func (w *world) nothingPublished() error {
 func (w *world) recordsGone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		left, err := os.ReadDir(filepath.Join(w.state(), "volumes"))
-		if err != nil {
-			return fmt.Errorf("looking at the driver's state: %w", err)
+	var left []os.DirEntry
+	err := testkit.Poll(ctx, 10*time.Millisecond, func() (_ bool, err error) {
+		if left, err = os.ReadDir(filepath.Join(w.state(), "volumes")); err != nil {
+			return false, fmt.Errorf("looking at the driver's state: %w", err)
 		}
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the driver's state still holds %q after %s", left, recordsTimeout)
-		case <-ticker.C:
-		}
+		return len(left) == 0, nil
+	})
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("the driver's state still holds %q after %s", left, recordsTimeout)
 	}
+	return err
 }
 
 // stopDriver stops the driver, whose state outlives it on purpose, and removes the state as a

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -154,19 +155,14 @@ func (g *good) read(pod kubelet.Pod) (int, error) {
 
 // await waits until no value is open any longer.
 func (g *good) await(ctx context.Context) error {
-	for {
+	return testkit.Poll(ctx, lookEvery, func() (bool, error) {
 		open := 0
 		for _, l := range g.ledgers {
 			_, _, n := l.sum(time.Now())
 			open += n
 		}
-		if open == 0 {
-			return nil
-		}
-		if !pause(ctx, lookEvery) {
-			return context.Cause(ctx)
-		}
-	}
+		return open == 0, nil
+	})
 }
 
 // sum adds up the ledgers.

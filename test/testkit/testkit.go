@@ -83,6 +83,22 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// Poll asks again and again until done returns true or an error. If ctx ends before, it returns the cause.
+func Poll(ctx context.Context, every time.Duration, done func() (bool, error)) error {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
 // Receive waits for a value from a channel. It ends the test after Patience.
 func Receive[V any](t testing.TB, from <-chan V, what string) V {
 	t.Helper()

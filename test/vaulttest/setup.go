@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Write writes any path as root.
@@ -84,21 +85,18 @@ func (s *Server) EnableKV(ctx context.Context, mount string, version int) error 
 // waitUpgraded waits until a new version 2 engine answers: it sets itself up
 // in the background and refuses requests, with status 400, in the meantime.
 func (s *Server) waitUpgraded(ctx context.Context, mount string) error {
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for {
+	err := testkit.Poll(ctx, 10*time.Millisecond, func() (bool, error) {
 		_, err := s.root.Logical().ReadWithContext(ctx, mount+"/config")
 		var refused *api.ResponseError
-		if !errors.As(err, &refused) || refused.StatusCode != http.StatusBadRequest ||
-			!strings.Contains(err.Error(), "Upgrading") {
-			return err
+		if errors.As(err, &refused) && refused.StatusCode == http.StatusBadRequest && strings.Contains(err.Error(), "Upgrading") {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %q: %w", mount, context.Cause(ctx))
-		case <-ticker.C:
-		}
+		return true, err
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for %q: %w", mount, err)
 	}
+	return nil
 }
 
 func (s *Server) mount(ctx context.Context, path, kind string, options map[string]string) error {

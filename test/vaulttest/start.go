@@ -112,21 +112,13 @@ func (s *Server) startInstalled(ctx context.Context, path string, opts Options) 
 // waitServing polls, because dev mode does not report when it is ready; it prints the unseal key at
 // about the same time.
 func (s *Server) waitServing(ctx context.Context, key *keyFinder) error {
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
+	return testkit.Poll(ctx, pollInterval, func() (bool, error) {
 		health, err := s.root.Sys().HealthWithContext(ctx)
 		if err == nil && health.Initialized && !health.Sealed && key.get() != "" {
-			return nil
+			return true, nil
 		}
-		select {
-		case <-s.proc.Ended():
-			return s.proc.Alive()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
-		}
-	}
+		return false, s.proc.Alive()
+	})
 }
 
 // keyFinder finds the unseal key in dev mode's output.

@@ -82,23 +82,17 @@ func Start(ctx context.Context, o Options) (_ *Process, err error) {
 func (p *Process) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready within %s", startTimeout))
 	defer cancel()
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		if conn, err := net.Dial("unix", p.Socket); err == nil {
-			_ = conn.Close()
-			if p.probe(ctx) {
-				return nil
-			}
+	return testkit.Poll(ctx, pollInterval, func() (bool, error) {
+		if err := p.Process.Alive(); err != nil {
+			return false, err
 		}
-		select {
-		case <-p.Ended():
-			return p.Process.Alive()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
+		conn, err := net.Dial("unix", p.Socket)
+		if err != nil {
+			return false, nil
 		}
-	}
+		_ = conn.Close()
+		return p.probe(ctx), nil
+	})
 }
 
 // probe makes a connection of its own: gRPC's growing pauses between attempts to connect would be
