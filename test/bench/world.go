@@ -141,10 +141,7 @@ func (w *world) fillVault(ctx context.Context) error {
 	err := errors.Join(
 		v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "kv", 2),
 		v.Policy(ctx, "bench", `path "kv/data/*" { capabilities = ["read"] }`),
-		v.Role(ctx, "kubernetes", role, map[string]any{
-			"bound_service_account_names": "*", "bound_service_account_namespaces": namespace,
-			"audience": "vault", "token_policies": "bench",
-		}),
+		v.Bind(ctx, role, "*", namespace, "bench", nil),
 	)
 	for _, class := range []string{steady, made, changing, resting, cutOff} {
 		err = errors.Join(err, w.put(ctx, class, "1"))

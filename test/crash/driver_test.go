@@ -102,10 +102,7 @@ func (env *environment) setUpVault() {
 	testkit.Must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
-	testkit.Must(t, v.Role(ctx, "kubernetes", "web", map[string]any{
-		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault",
-		"token_policies": "web", "token_ttl": tokenTTL,
-	}))
+	testkit.Must(t, v.Bind(ctx, "web", "web", "shop", "web", map[string]any{"token_ttl": tokenTTL}))
 	testkit.Must(t, env.rotate(0))
 }
 

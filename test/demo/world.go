@@ -115,10 +115,7 @@ func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
 	err := errors.Join(
 		v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "secret", 2), v.Policy(ctx, "web", policy),
-		v.Role(ctx, "kubernetes", "web", map[string]any{
-			"bound_service_account_names": "web", "bound_service_account_namespaces": namespace,
-			"audience": "vault", "token_policies": "web",
-		}),
+		v.Bind(ctx, "web", "web", namespace, "web", nil),
 		w.setPassword(ctx, oldPassword), v.PutKV2(ctx, "secret", "web/api", map[string]any{"key": "4f5e-91c2"}),
 	)
 	if err != nil {

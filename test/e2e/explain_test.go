@@ -217,9 +217,7 @@ func (c *tenant) loginRows() []row {
 	db := []object{c.object("password", "db")}
 	role := func(name string, change map[string]any) map[string]string {
 		name = c.ns + "-" + name
-		testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, name, merge(map[string]any{
-			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns,
-		}, change)))
+		testkit.Must(c.t, c.vault.Bind(c.t.Context(), name, account, c.ns, c.ns, change))
 		return map[string]string{"roleName": name}
 	}
 	bare := c.authMethod("kubernetes", "bare", nil)
@@ -290,9 +288,7 @@ func (c *tenant) containerRows() []row {
 	secret := corev1.EnvVar{Name: "P", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "made"}, Key: "p"}}}
 	configMap := corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "none"}}}}
 	losesPolicy := func(name string) map[string]string {
-		testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, c.ns+"-"+name, map[string]any{
-			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns + "-loses-policy",
-		}))
+		testkit.Must(c.t, c.vault.Bind(c.t.Context(), c.ns+"-"+name, account, c.ns, c.ns+"-loses-policy", nil))
 		return map[string]string{"roleName": c.ns + "-" + name}
 	}
 	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-loses-policy", fmt.Sprintf(`path "%s/data/%s/*" { capabilities = ["read"] }`, kvMount, c.ns)))

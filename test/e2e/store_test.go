@@ -103,10 +103,7 @@ func (s *store) allowLogin(ctx context.Context, namespace string, change map[str
 	if err := s.Policy(ctx, namespace, rules); err != nil {
 		return err
 	}
-	return s.Role(ctx, authMount, namespace, merge(map[string]any{
-		"bound_service_account_names": account, "bound_service_account_namespaces": namespace,
-		"audience": "vault", "token_policies": namespace, "token_ttl": "10m",
-	}, change))
+	return s.Bind(ctx, namespace, account, namespace, namespace, merge(map[string]any{"token_ttl": "10m"}, change))
 }
 
 // asTenant counts the requests since a mark that Vault granted on a path to

@@ -90,11 +90,8 @@ func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
 	err := errors.Join(v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer), v.EnableKV(ctx, "kv", 2))
 	for _, tenant := range []string{shop, evil} {
-		role := map[string]any{
-			"bound_service_account_names": "*", "bound_service_account_namespaces": tenant,
-			"audience": "vault", "token_policies": tenant, "token_ttl": tokenTTL(tenant),
-		}
-		err = errors.Join(err, v.Policy(ctx, tenant, `path "kv/data/`+tenant+`/*" { capabilities = ["read"] }`), v.Role(ctx, "kubernetes", tenant, role))
+		err = errors.Join(err, v.Policy(ctx, tenant, `path "kv/data/`+tenant+`/*" { capabilities = ["read"] }`),
+			v.Bind(ctx, tenant, "*", tenant, tenant, map[string]any{"token_ttl": tokenTTL(tenant)}))
 	}
 	return err
 }

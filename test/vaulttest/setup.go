@@ -65,6 +65,16 @@ func (s *Server) Role(ctx context.Context, mount, name string, role map[string]a
 	return s.Write(ctx, "auth/"+mount+"/role/"+name, role)
 }
 
+// Bind writes a role of the method at auth/kubernetes: a service account of a namespace logs in with its
+// token for the audience "vault", and gets a policy. more has further fields, or other values.
+func (s *Server) Bind(ctx context.Context, name, account, namespace, policy string, more map[string]any) error {
+	role := map[string]any{
+		"bound_service_account_names": account, "bound_service_account_namespaces": namespace, "audience": "vault", "token_policies": policy,
+	}
+	maps.Copy(role, more)
+	return s.Role(ctx, "kubernetes", name, role)
+}
+
 // Policy writes an ACL policy.
 func (s *Server) Policy(ctx context.Context, name, rules string) error {
 	if err := s.root.Sys().PutPolicyWithContext(ctx, name, rules); err != nil {

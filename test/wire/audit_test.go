@@ -170,9 +170,7 @@ func TestAuditTrailOfLogins(t *testing.T) {
 	a.stop()
 	a.change = func(c *node.Config) { c.RefreshNow = a.demand }
 	a.start()
-	testkit.Must(t, a.vault.Role(t.Context(), "kubernetes", "web", map[string]any{
-		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "3s", "token_max_ttl": "1h",
-	}))
+	testkit.Must(t, a.vault.Bind(t.Context(), "web", "web", "shop", "web", map[string]any{"token_ttl": "3s", "token_max_ttl": "1h"}))
 	a.class("secrets")
 	p, intruder := a.pod("web-0", "web", "secrets"), a.pod("intruder", "other", "secrets")
 	a.publish(p)

@@ -208,11 +208,9 @@ func (r *run) setUp(ctx context.Context) {
 	if r.c.Vault.Policy != "" {
 		testkit.Must(r.t, v.Policy(ctx, name, r.c.Vault.Policy))
 	}
-	role := map[string]any{
-		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": name, "token_ttl": "10m",
-	}
+	role := map[string]any{"token_ttl": "10m"}
 	maps.Copy(role, r.c.Vault.Role)
-	testkit.Must(r.t, v.Role(ctx, "kubernetes", name, role))
+	testkit.Must(r.t, v.Bind(ctx, name, "web", "shop", name, role))
 	for path, kind := range r.c.Vault.Mounts {
 		testkit.Must(r.t, v.Write(ctx, "sys/mounts/"+path, map[string]any{"type": kind}))
 	}

@@ -205,9 +205,7 @@ func request(code, operation string) string {
 // renew mounts a volume whose Vault token has a TTL of 3 s, so that it is renewed and revoked.
 func (s *scrapes) renew() {
 	s.t.Helper()
-	testkit.Must(s.t, s.vault.Role(s.t.Context(), "kubernetes", "short", map[string]any{
-		"bound_service_account_names": "short", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "3s", "token_max_ttl": "1h",
-	}))
+	testkit.Must(s.t, s.vault.Bind(s.t.Context(), "short", "short", "shop", "web", map[string]any{"token_ttl": "3s", "token_max_ttl": "1h"}))
 	s.writeClass("short", "vault", "- {objectName: password, secretPath: secret/data/db, secretKey: password}", []string{"roleName: short", "refreshInterval: 1s"})
 	pod := s.pod("short", "short", "short")
 	s.publish(pod)

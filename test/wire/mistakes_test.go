@@ -43,9 +43,7 @@ func TestMistakes(t *testing.T) {
 	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "web", map[string]any{"a": strings.Repeat("x", 600<<10)}))
 	testkit.Must(t, r.vault.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "fresh", &api.EnableAuthOptions{Type: "kubernetes"}))
 	testkit.Must(t, r.vault.Policy(t.Context(), "narrow", `path "secret/data/web/*" { capabilities = ["read"] }`))
-	testkit.Must(t, r.vault.Role(t.Context(), "kubernetes", "narrow", map[string]any{
-		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "narrow", "token_ttl": "10m",
-	}))
+	testkit.Must(t, r.vault.Bind(t.Context(), "narrow", "web", "shop", "narrow", map[string]any{"token_ttl": "10m"}))
 	testkit.Must(t, r.vault.Role(t.Context(), "fresh", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault"}))
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(tls.Close)

@@ -71,9 +71,7 @@ func (r *rig) setUpVault() {
 	testkit.Must(r.t, v.EnableKV(ctx, "kv1", 1))
 	testkit.Must(r.t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
 path "kv1/*" { capabilities = ["read"] }`))
-	testkit.Must(r.t, v.Role(ctx, "kubernetes", "web", map[string]any{
-		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "10m",
-	}))
+	testkit.Must(r.t, v.Bind(ctx, "web", "web", "shop", "web", map[string]any{"token_ttl": "10m"}))
 	r.put("db", "one")
 }
 
