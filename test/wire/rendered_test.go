@@ -268,7 +268,7 @@ func TestBadTemplates(t *testing.T) {
 	}
 	r.class("bomb", `templates: "- {fileName: a, text: '{{ range 1000000000000 }}{{ end }}'}"`)
 	err = r.refuse(r.pod("bomb", "web", "bomb"))
-	if want := `rendering spec.parameters.templates[0] "a": line 1, column 25 of the text: the class's templates take longer`; status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
+	if want := `rendering spec.parameters.templates[0] "a": line 1, column 9 of the text: the class's templates take longer`; status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	r.wantFile(good, "one")
