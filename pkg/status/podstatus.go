@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -163,7 +164,7 @@ func (s *statuses) sync(ctx context.Context, t task) error {
 		return nil
 	}
 	// The next attempt after an error reads first: the request may have succeeded.
-	st.have, st.look = got, err != nil
+	st.have, st.look = slim(got, was.want), err != nil
 	switch {
 	case !was.gone && was.have == nil && namespaceGone(err): // and the pod with it
 		delete(s.volumes, t.key)
@@ -174,6 +175,19 @@ func (s *statuses) sync(ctx context.Context, t task) error {
 		s.queue.Add(t)
 	}
 	return err
+}
+
+// slim drops from the API server's answer what takes memory and no later request needs, and shares
+// what is equal. An update without managedFields leaves them as they are.
+func slim(have, want *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+	if have == nil {
+		return nil
+	}
+	have.ManagedFields = nil
+	if slices.Equal(have.Status.Objects, want.Status.Objects) {
+		have.Status.Objects = want.Status.Objects
+	}
+	return have
 }
 
 // errTaken asks for a name with a suffix.
