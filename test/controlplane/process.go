@@ -74,7 +74,7 @@ func (p *Process) Stop() {
 		return
 	}
 	if err := p.process.Stop(stopGrace); err != nil {
-		p.t.Errorf("%v", err)
+		p.t.Errorf("%s: %v", p.Name, err)
 	}
 }
 

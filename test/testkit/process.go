@@ -23,18 +23,22 @@ type Process struct {
 }
 
 // StartProcess starts a program. It keeps the end of what the program writes, to explain a failure.
-// What goes to the command's Stderr, if it has one, is kept too; what goes to its Stdout is not.
+// What goes to the command's Stderr, if it has one, is kept too, but not from a file; what goes to its
+// Stdout is not.
 //
 // The program is in a process group of its own: an interrupt from the terminal is for this process
 // only, and the program must still work during the clean-up.
 func StartProcess(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{name: filepath.Base(cmd.Path), cmd: cmd, said: &Tail{}, ended: make(chan struct{})}
-	if cmd.Stderr == nil {
-		cmd.Stderr = io.Discard
-	}
-	cmd.Stderr = io.MultiWriter(p.said, cmd.Stderr)
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.said
+	}
+	switch to := cmd.Stderr.(type) {
+	case nil:
+		cmd.Stderr = p.said
+	case *os.File:
+	default:
+		cmd.Stderr = io.MultiWriter(p.said, to)
 	}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
