@@ -122,9 +122,7 @@ func checkFiles(t *testing.T, p platform, name string, archive []byte, binary st
 	if len(files) != 2 || string(files[binary]) != fmt.Sprintf("%s %s %s", p.OS, p.Arch, testVersion) || modes[binary] != 0o755 {
 		t.Errorf("%s: %d files, %q of mode %o", name, len(files), files[binary], modes[binary])
 	}
-	if want, err := os.ReadFile("../../LICENSE"); err != nil || !bytes.Equal(files["LICENSE"], want) {
-		t.Errorf("%s has no licence (%v)", name, err)
-	}
+	testkit.Equal(t, name+": the licence", string(files["LICENSE"]), string(testkit.Value(os.ReadFile("../../LICENSE"))(t)))
 	if wantExe := p.OS == "windows"; strings.HasSuffix(binary, ".exe") != wantExe {
 		t.Errorf("%s: the program is %s", name, binary)
 	}

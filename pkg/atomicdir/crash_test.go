@@ -288,9 +288,7 @@ func TestNameTakenDuringFirstWrite(t *testing.T) {
 	if _, err := d.Write([]File{file("a", "1"), file("b", "1")}, Options{}); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("error = %v", err)
 	}
-	if names := list(t, path); !slices.Equal(names, []string{"b"}) {
-		t.Errorf("left are %q", names)
-	}
+	testkit.Equal(t, "what is left", list(t, path), []string{"b"})
 }
 
 func checkNoRemains(t *testing.T, path, step string, first bool) {
@@ -331,9 +329,7 @@ func TestUnfinishedPayloadIsClosed(t *testing.T) {
 		return nil
 	}
 	mustWrite(t, d, Options{}, file("a", "1"), file("d/b", "1"))
-	if checked != 2 {
-		t.Errorf("checked %d times", checked)
-	}
+	testkit.Equal(t, "files that were checked", checked, 2)
 }
 
 // A comparison wipes its buffer.
@@ -404,9 +400,7 @@ func TestWriteStaysOnItsFileSystem(t *testing.T) {
 	mount := live(t, path) + "/d"
 	testkit.Must(t, unix.Mount(other, mount, "", unix.MS_BIND, ""))
 	_, err := d.Write([]File{file("d/b", "1")}, Options{})
-	if !errors.Is(err, unix.EXDEV) {
-		t.Errorf("error = %v, want EXDEV", err)
-	}
+	testkit.Is(t, err, unix.EXDEV)
 	testkit.Must(t, unix.Unmount(mount, unix.MNT_DETACH))
 	stat(t, other, "b")
 	if mustWrite(t, d, Options{}, file("d/b", "1")) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -108,9 +107,7 @@ func TestIsPayloadName(t *testing.T) {
 		"..2024_05_06_07_08_09.\u0661":            false,
 		"..2024_05_06_07_08_09." + long(250, '1'): false,
 	} {
-		if got := isPayloadName(name); got != want {
-			t.Errorf("isPayloadName(%q) = %v", name, got)
-		}
+		testkit.Equal(t, fmt.Sprintf("isPayloadName(%q)", name), isPayloadName(name), want)
 	}
 	if a, b := payloadName(fixedTime(), 0), payloadName(fixedTime(), 1); a == b {
 		t.Errorf("two attempts give one name, %q", a)
@@ -156,9 +153,7 @@ func TestLinksAreRepaired(t *testing.T) {
 				if after := stat(t, path, "..data", "a"); after != before {
 					// Reading may move the access time.
 					after.Atim = before.Atim
-					if after != before {
-						t.Errorf("the payload was touched: %+v, before %+v", after, before)
-					}
+					testkit.Equal(t, "the payload was touched", after, before)
 				}
 				checkExact(t, path, treeOf(files...), "foreign", "..foreign", "link")
 			})
@@ -172,9 +167,7 @@ func TestRepair(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
 	testkit.Must(t, d.Repair())
-	if names := list(t, path); len(names) > 0 {
-		t.Errorf("%q came of nothing", names)
-	}
+	testkit.Empty(t, "came of nothing", list(t, path))
 	mustWrite(t, d, Options{}, file("a", "1"))
 	replaced := live(t, path)
 	mustWrite(t, d, Options{}, file("a", "2"), file("b", "2"))
@@ -186,9 +179,7 @@ func TestRepair(t *testing.T) {
 	sweep(t, d)
 	checkExact(t, path, treeOf(file("a", "2"), file("b", "2")))
 	testkit.Must(t, errors.Join(os.Remove(path+"/b"), os.Mkdir(path+"/b", 0o700)))
-	if err := d.Repair(); !errors.Is(err, ErrForeign) {
-		t.Errorf("a link's name is taken: %v", err)
-	}
+	testkit.Is(t, d.Repair(), ErrForeign) // a link's name is taken
 	testkit.Must(t, os.Remove(path+"/b"))
 	d.sys.hook = func(op, name string) error {
 		if op == "symlink" {
@@ -196,9 +187,7 @@ func TestRepair(t *testing.T) {
 		}
 		return nil
 	}
-	if err := d.Repair(); !errors.Is(err, ErrNoSpace) {
-		t.Errorf("no space: %v", err)
-	}
+	testkit.Is(t, d.Repair(), ErrNoSpace) // no space
 	if _, err := os.Lstat(path + "/..links_tmp"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("..links_tmp is left: %v", err)
 	}
@@ -215,9 +204,7 @@ func TestOpen(t *testing.T) {
 	testkit.Must(t, f.Close())
 	mustWrite(t, d, Options{}, file("a", "1"))
 	checkExact(t, path+"-moved", treeOf(file("a", "1")))
-	if names := list(t, path); len(names) > 0 {
-		t.Errorf("%q were written to the path", names)
-	}
+	testkit.Empty(t, "were written to the path", list(t, path))
 	if _, err := Open(f); err == nil {
 		t.Error("a closed file was taken")
 	}
@@ -244,9 +231,7 @@ func TestWriteForeignNames(t *testing.T) {
 			if _, err := d.Write([]File{file("a", "2"), file("b", "2")}, Options{}); !errors.Is(err, ErrForeign) {
 				t.Fatalf("error = %v, want ErrForeign", err)
 			}
-			if !maps.Equal(stamps(t, path), before) {
-				t.Error("the failed Write touched the volume")
-			}
+			testkit.Equal(t, "the failed Write touched the volume", stamps(t, path), before)
 		})
 	}
 }
@@ -365,13 +350,9 @@ func TestFileNeverPrintsContents(t *testing.T) {
 	b := testkit.Value(json.Marshal([]File{f}))(t)
 	out.Write(b)
 	for _, form := range []string{"s3cret-marker", "czNjcmV0LW1hcmtlcg", "115 51 99", "7333637265"} {
-		if strings.Contains(out.String(), form) {
-			t.Errorf("contents are printed as %q in %s", form, out.String())
-		}
+		testkit.Lacks(t, out.String(), form)
 	}
-	if !strings.Contains(out.String(), `"a" 0000 1000: 13 bytes`) {
-		t.Errorf("nothing was printed: %s", out.String())
-	}
+	testkit.Has(t, out.String(), `"a" 0000 1000: 13 bytes`)
 }
 
 // FuzzValidatePath checks the rule against one written in another way.

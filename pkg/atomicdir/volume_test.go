@@ -305,12 +305,8 @@ func TestWriteAgainstPlantedEntries(t *testing.T) {
 				mustWrite(t, d, Options{Now: fixedTime}, next...)
 				sweep(t, d)
 				checkExact(t, path, treeOf(next...), foreignLinks(t, path, treeOf(next...))...)
-				if st := stat(t, live(t, path)); st.Dev != stat(t, path).Dev {
-					t.Error("..data leads to another file system")
-				}
-				if !maps.Equal(stamps(t, outside), before) {
-					t.Error("something outside of the volume was changed")
-				}
+				testkit.Equal(t, "..data leads to another file system", stat(t, live(t, path)).Dev, stat(t, path).Dev)
+				testkit.Equal(t, "something outside of the volume was changed", stamps(t, outside), before)
 			})
 		}
 	}

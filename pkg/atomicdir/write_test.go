@@ -29,17 +29,11 @@ func TestWriteLayout(t *testing.T) {
 		t.Error("not changed")
 	}
 	checkExact(t, path, treeOf(files...))
-	if name := readlink(t, path, "..data"); name != "..2026_01_02_15_04_05.123456789" {
-		t.Errorf("payload is named %q", name)
-	}
+	testkit.Equal(t, "the payload's name", readlink(t, path, "..data"), "..2026_01_02_15_04_05.123456789")
 	for _, dir := range []string{"", "tls", "tls/ca"} {
-		if mode := stat(t, live(t, path), dir).Mode; mode != unix.S_IFDIR|0o755 {
-			t.Errorf("%s has mode %o", dir, mode)
-		}
+		testkit.Equal(t, "the mode of "+dir, stat(t, live(t, path), dir).Mode, unix.S_IFDIR|0o755)
 	}
-	if b, err := os.ReadFile(filepath.Join(path, "tls/ca/root.pem")); err != nil || string(b) != "r" {
-		t.Errorf("through the link: %q, %v", b, err)
-	}
+	testkit.Equal(t, "through the link", string(testkit.Value(os.ReadFile(filepath.Join(path, "tls/ca/root.pem")))(t)), "r")
 }
 
 func TestWriteSequence(t *testing.T) {
@@ -65,9 +59,7 @@ func TestWriteSequence(t *testing.T) {
 	for _, step := range steps {
 		before := stamps(t, path)
 		changed := mustWrite(t, d, Options{}, step.files...)
-		if changed != step.want {
-			t.Errorf("%s: changed is %v", step.name, changed)
-		}
+		testkit.Equal(t, step.name+": changed", changed, step.want)
 		if !changed && !maps.Equal(stamps(t, path), before) {
 			t.Errorf("%s: an unchanged Write touched the volume", step.name)
 		}
@@ -216,9 +208,7 @@ func TestWriteOwner(t *testing.T) {
 			}
 		}
 	}
-	if _, err := d.Write(of(owner(1<<32-1, -1)), Options{}); err == nil || !strings.Contains(err.Error(), `"d/key"`) {
-		t.Errorf("the id that is none: %v", err)
-	}
+	testkit.Error(d.Write(of(owner(1<<32-1, -1)), Options{}))(t, `"d/key"`) // the id that is none
 }
 
 // The driver's container has CHOWN and DAC_OVERRIDE (the chart's linux.securityContext), and nothing
@@ -313,9 +303,7 @@ func TestWriteIgnoresUmask(t *testing.T) {
 	files := []File{{Path: "a", Mode: 0o666}, {Path: "d/b", Mode: 0o777}}
 	mustWrite(t, d, Options{}, files...)
 	checkExact(t, path, treeOf(files...))
-	if mode := stat(t, path, "..data", "d").Mode; mode != unix.S_IFDIR|0o755 {
-		t.Errorf("directory has mode %o", mode)
-	}
+	testkit.Equal(t, "the directory's mode", stat(t, path, "..data", "d").Mode, unix.S_IFDIR|0o755)
 }
 
 func TestWriteRefusesInvalidFiles(t *testing.T) {
@@ -330,9 +318,7 @@ func TestWriteRefusesInvalidFiles(t *testing.T) {
 			t.Errorf("%q: error = %v", name, err)
 		}
 	}
-	if !maps.Equal(stamps(t, path), before) {
-		t.Error("a refused Write touched the volume")
-	}
+	testkit.Equal(t, "a refused Write touched the volume", stamps(t, path), before)
 }
 
 // The longest valid path can be written, compared and removed, although no system call accepts all
@@ -385,15 +371,11 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("error = %+v, want 139264 bytes needed and 49152 free", space)
 	}
 	testkit.Says(t, err, "139264 bytes needed", "49152 free", path)
-	if strings.Contains(err.Error(), marker) {
-		t.Error("the error holds contents")
-	}
+	testkit.Lacks(t, err.Error(), marker)
 	after := stamps(t, path)
 	delete(before, path) // the volume directory itself
 	delete(after, path)
-	if !maps.Equal(before, after) {
-		t.Errorf("the volume was touched: %v, before %v", after, before)
-	}
+	testkit.Equal(t, "the volume was touched", before, after)
 	checkExact(t, path, treeOf(old...))
 	mustWrite(t, d, Options{}, file("a", "2"))
 }

@@ -115,9 +115,7 @@ func (x *trail) run(t *testing.T) (stop func()) {
 	go func() { done <- x.Run(ctx) }()
 	return func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	}
 }
 
@@ -159,9 +157,7 @@ func TestWhatHasALine(t *testing.T) {
 		for level, want := range map[Level]bool{Changes: tc.changes, All: tc.all} {
 			x := newTrail(t, level)
 			x.Observe(tc.o)
-			if got := len(x.queue) == 1; got != want {
-				t.Errorf("%s at level %s: a line %t, want %t", tc.name, level, got, want)
-			}
+			testkit.Equal(t, tc.name+" at level "+string(level)+": a line", len(x.queue) == 1, want)
 		}
 	}
 }
@@ -186,9 +182,7 @@ func TestLogins(t *testing.T) {
 		for _, l := range lines {
 			events = append(events, l.Event)
 		}
-		if got := strings.Join(events, " "); got != want {
-			t.Errorf("level %s has the lines %s, want %s", level, got, want)
-		}
+		testkit.Equal(t, "lines of level "+string(level), strings.Join(events, " "), want)
 		if level == Changes {
 			continue
 		}
@@ -287,9 +281,7 @@ func TestStopWritesWhatWaits(t *testing.T) {
 			x.Observe(web(volume.Recovered, nil))
 		}
 		x.run(t)()
-		if n := len(x.out.lines(t)); n != 100 {
-			t.Errorf("%d lines, want 100", n)
-		}
+		testkit.Equal(t, "lines", len(x.out.lines(t)), 100)
 	})
 }
 
@@ -348,9 +340,7 @@ func TestBadConfigurations(t *testing.T) {
 	} {
 		c := good
 		spoil(&c)
-		if _, err := New(c); err == nil || !strings.Contains(err.Error(), text) {
-			t.Errorf("%s: %v", text, err)
-		}
+		testkit.Error(New(c))(t, text)
 	}
 }
 

@@ -72,9 +72,7 @@ func TestDocumentedExamples(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(text, -1) {
 		got = append(got, m[1])
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/audit.md has\n%s\nthe driver writes\n%s", strings.Join(got, ""), strings.Join(want, ""))
-	}
+	testkit.Equal(t, "docs/audit.md, and what the driver writes", got, want)
 }
 
 // The documentation names the fields and events that there are, and no others.
@@ -83,9 +81,7 @@ func TestDocumentedFields(t *testing.T) {
 	_, fields, _ := strings.Cut(text, "## Fields")
 	fields, _, _ = strings.Cut(fields, "\n## ")
 	want := fieldsOf(reflect.TypeFor[line](), "")
-	if got := firstColumn(fields); !slices.Equal(got, want) {
-		t.Errorf("docs/audit.md explains the fields\n%q\nthere are\n%q", got, want)
-	}
+	testkit.Equal(t, "fields in docs/audit.md, and in the code", firstColumn(fields), want)
 	_, events, _ := strings.Cut(text, "| Event |")
 	kinds := []volume.Kind{
 		volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.Recovered, volume.SetAside,
@@ -95,9 +91,7 @@ func TestDocumentedFields(t *testing.T) {
 	for _, event := range firstColumn(strings.Split(events, "\n\n")[0]) {
 		named = append(named, volume.Kind(event))
 	}
-	if !slices.Equal(named, kinds) {
-		t.Errorf("docs/audit.md explains the events %q, there are %q", named, kinds)
-	}
+	testkit.Equal(t, "events in docs/audit.md, and in the code", named, kinds)
 }
 
 func page(t *testing.T) string {
@@ -150,16 +144,12 @@ func TestSchemaKnowsEveryField(t *testing.T) {
 	want := fieldsOf(reflect.TypeFor[line](), "")
 	slices.Sort(got)
 	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/audit.schema.json has the fields\n%q\nthere are\n%q", got, want)
-	}
+	testkit.Equal(t, "fields in docs/audit.schema.json, and in the code", got, want)
 	var reasons []string
 	for _, r := range fault.Reasons() {
 		reasons = append(reasons, string(r))
 	}
-	if !slices.Equal(root.Defs["reason"].Enum, reasons) {
-		t.Errorf("docs/audit.schema.json has the reasons %q, there are %q", root.Defs["reason"].Enum, reasons)
-	}
+	testkit.Equal(t, "reasons in docs/audit.schema.json, and in the code", root.Defs["reason"].Enum, reasons)
 }
 
 func TestSchemaRefuses(t *testing.T) {

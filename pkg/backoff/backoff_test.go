@@ -26,9 +26,7 @@ func TestDelay(t *testing.T) {
 			t.Errorf("delay %d with %v is %v, want %v", c.n, c.chance, got, c.want)
 		}
 	}
-	if got := backoff.Delay(time.Minute, time.Second, 0, 0); got != time.Second {
-		t.Errorf("the longest delay is %v", got)
-	}
+	testkit.Equal(t, "the longest delay", backoff.Delay(time.Minute, time.Second, 0, 0), time.Second)
 }
 
 func TestParseRetryAfter(t *testing.T) {
@@ -40,9 +38,7 @@ func TestParseRetryAfter(t *testing.T) {
 		if text == "99999999999" {
 			want = 10 * time.Minute
 		}
-		if got := backoff.ParseRetryAfter(text, start); got != want {
-			t.Errorf("%q is %v, want %v", text, got, want)
-		}
+		testkit.Equal(t, text, backoff.ParseRetryAfter(text, start), want)
 	}
 }
 

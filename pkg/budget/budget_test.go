@@ -1,7 +1,6 @@
 package budget_test
 
 import (
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +33,7 @@ func TestLevels(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := budget.New(budget.Limits{Node: 65, Namespace: 60, Volume: 50})
-			if _, err := b.Acquire(a1, budget.Contents, 20); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Value(b.Acquire(a1, budget.Contents, 20))(t)
 			_, err := b.Acquire(tc.owner, budget.Answers, tc.bytes)
 			if tc.reason == "" {
 				testkit.Must(t, err)
@@ -84,9 +81,7 @@ func TestCachesGiveWay(t *testing.T) {
 	if _, err := b.Acquire(a1, budget.Contents, 30); err != nil { // the namespace is full
 		t.Fatal(err)
 	}
-	if got := strings.Join(dropped, " "); got != "a-old a-new" {
-		t.Errorf("dropped %q", got)
-	}
+	testkit.Equal(t, "dropped", strings.Join(dropped, " "), "a-old a-new")
 	if _, err := b.Acquire(b1, budget.Contents, 60); err != nil { // the node is full
 		t.Fatal(err)
 	}
@@ -114,9 +109,7 @@ func TestAdopt(t *testing.T) {
 	c.Set(200)
 	c.Release()
 	c.Set(5)
-	if u := b.Usage(); u.Total != 10 {
-		t.Errorf("%+v", u)
-	}
+	testkit.Equal(t, "bytes in use", b.Usage().Total, 10)
 }
 
 // TestRecords: the state has limits of its own, and also counts for the node.
@@ -138,9 +131,7 @@ func TestRecords(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := budget.New(budget.Limits{Node: 100, Namespace: 60, Records: budget.Share{Node: 45, Namespace: 30}})
-			if _, err := b.Acquire(a1, budget.Records, 20); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Value(b.Acquire(a1, budget.Records, 20))(t)
 			_, err := b.Acquire(tc.owner, tc.kind, tc.bytes)
 			if tc.reason == "" && err != nil || tc.reason != "" && (fault.Of(err) != tc.reason || !strings.Contains(err.Error(), tc.says)) {
 				t.Errorf("%v, want %s %q", err, tc.reason, tc.says)
@@ -160,9 +151,7 @@ func TestFollow(t *testing.T) {
 	c.Set(19)
 	c.Set(25)
 	c.Release()
-	if want := []int64{3, 13, 28, 3}; !slices.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
-	}
+	testkit.Equal(t, "told", told, []int64{3, 13, 28, 3})
 }
 
 func TestNothingIsLostAtOnce(t *testing.T) {
@@ -199,7 +188,5 @@ func TestNilRefusesNothing(t *testing.T) {
 	c.Release()
 	b.Adopt(a1, budget.Contents, 1).Release()
 	b.Follow(1, func(int64) { t.Error("a nil Budget tells of bytes") }, budget.Contents)
-	if b.Usage().Total != 0 {
-		t.Error(b.Usage())
-	}
+	testkit.Equal(t, "bytes in use", b.Usage().Total, 0)
 }

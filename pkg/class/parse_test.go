@@ -61,9 +61,7 @@ func TestParse(t *testing.T) {
 		t.Fatalf("wrong secret objects: %+v", c.SecretObjects)
 	}
 	spc.Spec.SecretObjects[0].Labels["a"] = "edited"
-	if c.SecretObjects[0].Labels["a"] != "b" {
-		t.Error("the class changes with the object that it was made of")
-	}
+	testkit.Equal(t, "the class changes with the object that it was made of", c.SecretObjects[0].Labels["a"], "b")
 }
 
 func TestParseDefaults(t *testing.T) {
@@ -75,9 +73,7 @@ func TestParseDefaults(t *testing.T) {
 		c.OnUnavailable != class.UnavailableFail || c.OnDenied != class.DeniedKeep {
 		t.Errorf("wrong defaults: %+v", c)
 	}
-	if len(c.Parameters) != 0 {
-		t.Errorf("Mayfly's own keys are left to the provider: %q", c.Parameters)
-	}
+	testkit.Equal(t, "Mayfly's own keys are left to the provider", len(c.Parameters), 0)
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -228,9 +224,7 @@ func TestParseSecretObjects(t *testing.T) {
 			} else if len(warnings) != 1 || !strings.Contains(warnings[0], tc.want) {
 				t.Errorf("got %q, want %s", warnings, tc.want)
 			}
-			if len(c.SecretObjects) != kept {
-				t.Errorf("kept %d objects, want %d", len(c.SecretObjects), kept)
-			}
+			testkit.Equal(t, "kept objects", len(c.SecretObjects), kept)
 		})
 	}
 }
@@ -272,9 +266,7 @@ func TestDidYouMean(t *testing.T) {
 		if want != "" {
 			want = "; did you mean " + want + "?"
 		}
-		if got := class.DidYouMean(name, known); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
+		testkit.Equal(t, name, class.DidYouMean(name, known), want)
 	}
 }
 

@@ -84,12 +84,8 @@ func checkSARIF(t *testing.T, data []byte) int {
 func TestSARIF(t *testing.T) {
 	archive := testkit.Value(txtar.ParseFile("testdata/format_sarif.txtar"))(t)
 	want := archive.Files[len(archive.Files)-1].Data
-	if n := checkSARIF(t, want); n != 3 {
-		t.Errorf("%d results", n)
-	}
-	if !strings.Contains(string(want), `"uri": "dir/a%20b.yaml"`) {
-		t.Error("the path is not a relative reference")
-	}
+	testkit.Equal(t, "results", checkSARIF(t, want), 3)
+	testkit.Has(t, string(want), `"uri": "dir/a%20b.yaml"`)
 }
 
 // TestFindingsPage: every code has its section, with cause, example and remedy, and every section
@@ -128,7 +124,5 @@ func TestCommandsPage(t *testing.T) {
 	if *update {
 		testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 	}
-	if got, err := os.ReadFile(page); err != nil || string(got) != want {
-		t.Errorf("docs/cli.md differs from the commands' help: run go test ./pkg/cli -update (%v)", err)
-	}
+	testkit.Equal(t, "docs/cli.md differs from the commands' help: run go test ./pkg/cli -update", string(testkit.Value(os.ReadFile(page))(t)), want)
 }

@@ -3,6 +3,8 @@ package clock
 import (
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -60,9 +62,7 @@ func TestMonotonicPart(t *testing.T) {
 	if written != at.Round(0) || !now.Written(time.Time{}).IsZero() {
 		t.Errorf("written as %v, want %v", written, at.Round(0))
 	}
-	if got := now.Restored(now)(written); got != at {
-		t.Errorf("restored as %v, want %v", got, at)
-	}
+	testkit.Equal(t, "the restored time", now.Restored(now)(written), at)
 }
 
 type inner struct {

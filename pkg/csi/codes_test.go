@@ -7,7 +7,6 @@ import (
 	"go/token"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -36,9 +35,7 @@ func TestEveryReasonHasACode(t *testing.T) {
 		}
 		return true
 	})
-	if found != len(reasonCodes) {
-		t.Errorf("found %d reasons, the table has %d", found, len(reasonCodes))
-	}
+	testkit.Equal(t, "reasons in the code, and in the table", found, len(reasonCodes))
 }
 
 func TestWhatTimeMendsIsNotFinal(t *testing.T) {
@@ -57,8 +54,6 @@ func TestWhatTimeMendsIsNotFinal(t *testing.T) {
 func TestDocumentedCodes(t *testing.T) {
 	doc := testkit.Value(os.ReadFile("../../docs/operating.md"))(t)
 	for reason, code := range reasonCodes {
-		if row := fmt.Sprintf("\n| `%s` | %s | ", reason, code); !strings.Contains(string(doc), row) {
-			t.Errorf("docs/operating.md has no row %q", row)
-		}
+		testkit.Has(t, string(doc), fmt.Sprintf("\n| `%s` | %s | ", reason, code))
 	}
 }

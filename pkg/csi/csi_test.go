@@ -149,9 +149,7 @@ func TestPublishRequestReachesTheVolumes(t *testing.T) {
 			if err != nil || len(stats.GetUsage()) != 2 || stats.GetUsage()[0].GetUsed() != 4 {
 				t.Errorf("stats %v, %v", stats, err)
 			}
-			if strings.Contains(r.log.String(), "s3cr3t") {
-				t.Errorf("the log holds a token:\n%s", r.log)
-			}
+			testkit.Lacks(t, r.log.String(), "s3cr3t")
 		})
 	}
 }
@@ -201,9 +199,7 @@ func TestBadPublishes(t *testing.T) {
 			}
 		})
 	}
-	if len(r.volumes.published) != 0 {
-		t.Errorf("bad requests reached the volumes: %v", r.volumes.published)
-	}
+	testkit.Equal(t, "bad requests reached the volumes", len(r.volumes.published), 0)
 }
 
 func TestBadUnpublishesAndStats(t *testing.T) {
@@ -258,9 +254,7 @@ func TestFailureKeepsItsCodeAndWords(t *testing.T) {
 	if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "service account name not authorized (bind it)") {
 		t.Errorf("got %v", err)
 	}
-	if n := strings.Count(r.log.String(), "service account name not authorized"); n != 1 {
-		t.Errorf("the failure was logged %d times, want once", n)
-	}
+	testkit.Equal(t, "times that the failure was logged", strings.Count(r.log.String(), "service account name not authorized"), 1)
 }
 
 func TestIdentityTellsTheTruth(t *testing.T) {
@@ -315,15 +309,11 @@ func TestSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket %v, %v: want mode 0600", info, err)
 	}
-	if err := r.server(t, healthy).Run(t.Context(), func() {}); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("a second driver on the socket: %v", err)
-	}
+	testkit.Says(t, r.server(t, healthy).Run(t.Context(), func() {}), "another process") // a second driver on the socket
 	file := filepath.Join(filepath.Dir(r.socket), "file")
 	testkit.Must(t, os.WriteFile(file, []byte("precious"), 0o600))
 	other := &rig{volumes: r.volumes, log: r.log, socket: file}
-	if err := other.server(t, healthy).Run(t.Context(), func() {}); err == nil || !strings.Contains(err.Error(), "in the way") {
-		t.Errorf("a file in the way: %v", err)
-	}
+	testkit.Says(t, other.server(t, healthy).Run(t.Context(), func() {}), "in the way") // a file in the way
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {
@@ -369,9 +359,7 @@ func TestRegistration(t *testing.T) {
 	up := make(chan struct{})
 	go func() { _ = server.Run(t.Context(), func() { close(up) }) }()
 	<-up
-	if err := reg.Ready(); err == nil || !strings.Contains(err.Error(), "not registered the driver yet") {
-		t.Errorf("before kubelet came: %v", err)
-	}
+	testkit.Says(t, reg.Ready(), "not registered the driver yet") // before kubelet came
 	socket := filepath.Join(dir, "secrets-store.csi.k8s.io-reg.sock")
 	info, err := kubelet.Register(t.Context(), socket, nil)
 	if err != nil || info.GetType() != "CSIPlugin" || info.GetName() != "secrets-store.csi.k8s.io" || info.GetEndpoint() != "/host/csi.sock" || len(info.GetSupportedVersions()) != 1 {
@@ -380,10 +368,6 @@ func TestRegistration(t *testing.T) {
 	if err := reg.Ready(); err != nil {
 		t.Errorf("after the registration: %v", err)
 	}
-	if _, err := kubelet.Register(t.Context(), socket, errors.New("version mismatch")); err != nil {
-		t.Fatal(err)
-	}
-	if err := reg.Ready(); err == nil || !strings.Contains(err.Error(), "version mismatch") {
-		t.Errorf("after a refusal: %v", err)
-	}
+	testkit.Value(kubelet.Register(t.Context(), socket, errors.New("version mismatch")))(t)
+	testkit.Says(t, reg.Ready(), "version mismatch") // after a refusal
 }

@@ -53,9 +53,7 @@ func TestSanity(t *testing.T) {
 	report.Succinct, report.NoColor = true, true
 	ginkgo.RunSpecs(t, "CSI sanity", suite, report)
 	sc.Finalize()
-	if left, err := filepath.Glob(filepath.Join(dir, "target*", "*")); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	testkit.Empty(t, "left behind", testkit.Value(filepath.Glob(filepath.Join(dir, "target*", "*")))(t))
 }
 
 func serveSanity(t *testing.T, dir string) string {

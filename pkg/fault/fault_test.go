@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestOf(t *testing.T) {
@@ -25,9 +26,7 @@ func TestOf(t *testing.T) {
 		{"unknown", errors.New("boom"), fault.Internal},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := fault.Of(tc.err); got != tc.want {
-				t.Errorf("Of(%v) = %s, want %s", tc.err, got, tc.want)
-			}
+			testkit.Equal(t, fmt.Sprintf("Of(%v)", tc.err), fault.Of(tc.err), tc.want)
 		})
 	}
 }
@@ -66,9 +65,7 @@ func TestJoin(t *testing.T) {
 	if err := fault.Join(many); err.Error() != "e0; e1; e2; e3; e4; and 7 more" || fault.RetryAfter(err) != 7*time.Second {
 		t.Errorf("twelve became: %v, after %s", err, fault.RetryAfter(err))
 	}
-	if many[5].Error() != "e5" {
-		t.Error("the caller's list was changed")
-	}
+	testkit.Equal(t, "the caller's list was changed", many[5].Error(), "e5")
 }
 
 func TestJoinRanksReasons(t *testing.T) {
@@ -85,8 +82,6 @@ func TestJoinRanksReasons(t *testing.T) {
 		fault.Unverified:  {fault.Denied, fault.Unverified, fault.NotFound},
 		fault.Unavailable: {fault.NotFound, fault.Denied, fault.Unverified, fault.Unavailable, fault.Timeout},
 	} {
-		if got := of(reasons...); got != want {
-			t.Errorf("%s of %v, want %s", got, reasons, want)
-		}
+		testkit.Equal(t, fmt.Sprintf("of %v", reasons), of(reasons...), want)
 	}
 }

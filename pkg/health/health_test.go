@@ -5,11 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestAnswer(t *testing.T) {
@@ -29,9 +30,7 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("%d %q, want %d %q", w.Code, w.Body, c.code, c.text)
 		}
 	}
-	if err := (Checks{good, bad}).Err(t.Context()); err == nil || !strings.Contains(err.Error(), "bad: out of order") {
-		t.Errorf("the first failure is %v", err)
-	}
+	testkit.Says(t, (Checks{good, bad}).Err(t.Context()), "bad: out of order")
 }
 
 // However many clients ask, the check runs once within its age, and a client that disconnects does
@@ -53,9 +52,7 @@ func TestShared(t *testing.T) {
 			var all sync.WaitGroup
 			for range 50 {
 				all.Go(func() {
-					if err := c.Do(t.Context()); !errors.Is(err, want) {
-						t.Errorf("the answer is %v, want %v", err, want)
-					}
+					testkit.Is(t, c.Do(t.Context()), want)
 				})
 			}
 			all.Wait()
@@ -63,14 +60,10 @@ func TestShared(t *testing.T) {
 		ask(nil)
 		fail = errors.New("out of order")
 		ask(nil) // still the last answer
-		if runs != 1 {
-			t.Errorf("%d runs, want 1", runs)
-		}
+		testkit.Equal(t, "runs", runs, 1)
 		time.Sleep(time.Second)
 		ask(fail)
-		if runs != 2 {
-			t.Errorf("%d runs, want 2", runs)
-		}
+		testkit.Equal(t, "runs", runs, 2)
 	})
 }
 
@@ -80,8 +73,6 @@ func TestSharedEnds(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}}, time.Second)
-		if err := c.Do(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the answer is %v", err)
-		}
+		testkit.Is(t, c.Do(t.Context()), context.DeadlineExceeded)
 	})
 }

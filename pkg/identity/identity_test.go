@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,9 +65,7 @@ func TestFor(t *testing.T) {
 	}
 	_, err = tokens.For("sts.amazonaws.com", now)
 	testkit.Says(t, err, `"sts.amazonaws.com"`, `["forever" "vault"]`, "tokenRequests of the CSIDriver object")
-	if _, err := identity.Tokens(nil).For("vault", now); err == nil || !strings.Contains(err.Error(), "kubelet passed none") {
-		t.Errorf("no tokens: %v", err)
-	}
+	testkit.Error(identity.Tokens(nil).For("vault", now))(t, "kubelet passed none") // no tokens
 }
 
 func TestEncodeIsParsedBack(t *testing.T) {
@@ -88,9 +85,7 @@ func TestEncodeIsParsedBack(t *testing.T) {
 	}
 	var log strings.Builder
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "tokens", in.Reveal())
-	if !strings.Contains(log.String(), `"tokens":"[redacted]"`) {
-		t.Errorf("the log shows a token: %s", log.String())
-	}
+	testkit.Has(t, log.String(), `"tokens":"[redacted]"`)
 }
 
 // TestClaims: they come in one order, whatever the map's, and without a token.
@@ -103,12 +98,8 @@ func TestClaims(t *testing.T) {
 	for _, c := range tokens.Claims() {
 		got = append(got, c.Audience+" "+c.ID)
 	}
-	if want := []string{"akeyless id-akeyless", "conjur id-conjur", "vault id-vault"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-	if got := identity.Tokens(nil).Claims(); len(got) != 0 {
-		t.Errorf("no tokens have claims: %v", got)
-	}
+	testkit.Equal(t, "the claims", got, []string{"akeyless id-akeyless", "conjur id-conjur", "vault id-vault"})
+	testkit.Equal(t, "the claims without tokens", len(identity.Tokens(nil).Claims()), 0)
 }
 
 func FuzzParseTokens(f *testing.F) {
@@ -130,12 +121,8 @@ func FuzzParseTokens(f *testing.F) {
 func TestTheAPIServersOwnAudience(t *testing.T) {
 	now := time.Now()
 	own := identity.Tokens{"": {JWT: secret.NewString("own")}}
-	if token, err := own.For(identity.APIServer, now); err != nil || token.JWT.Reveal() != "own" {
-		t.Errorf("%v, %v", token, err)
-	}
+	testkit.Equal(t, "the token", testkit.Value(own.For(identity.APIServer, now))(t).JWT.Reveal(), "own")
 	named := identity.Tokens{"": {JWT: secret.NewString("own")}, identity.APIServer: {JWT: secret.NewString("named")}}
-	if token, err := named.For(identity.APIServer, now); err != nil || token.JWT.Reveal() != "named" {
-		t.Errorf("an audience of that name: %v, %v", token, err)
-	}
+	testkit.Equal(t, "the token of an audience of that name", testkit.Value(named.For(identity.APIServer, now))(t).JWT.Reveal(), "named")
 	testkit.Failure((identity.Tokens{"vault": {}}).For(identity.APIServer, now))(t, fault.NoToken, `{audience: ""}`)
 }

@@ -102,9 +102,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		mustDecrypt(t, p, v)
 		other := r.Start(flag) // as on another node
-		if got := other.Ready(); got != id {
-			t.Errorf("another node announces %q, this one %q", got, id)
-		}
+		testkit.Equal(t, "the key id of another node", other.Ready(), id)
 		mustDecrypt(t, other, v)
 		mustDecrypt(t, p, encrypt(t, other, "uid-2"))
 	})
@@ -115,9 +113,7 @@ func TestModesOpenEachOther(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
 	a, b := r.Start("--local-key=true"), r.Start("--local-key=false")
-	if a.Ready() != b.Ready() {
-		t.Error("the key ids differ")
-	}
+	testkit.Equal(t, "the key ids differ", a.Ready(), b.Ready())
 	mustDecrypt(t, b, encrypt(t, a, "a"))
 	mustDecrypt(t, a, encrypt(t, b, "b"))
 }
@@ -157,9 +153,7 @@ func TestDecryptAheadOfStatus(t *testing.T) {
 		t.Fatal("no rotation")
 	}
 	mustDecrypt(t, late, encrypt(t, early, "1"))
-	if late.Ready() != id {
-		t.Error("a Decrypt changed the status")
-	}
+	testkit.Equal(t, "a Decrypt changed the status", late.Ready(), id)
 }
 
 func TestMinDecryptionVersion(t *testing.T) {
@@ -254,9 +248,7 @@ func TestSingleFlight(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if got := r.Requests(mark)["decrypt"]; got != 1 {
-			t.Errorf("%d Decrypts, want 1", got)
-		}
+		testkit.Equal(t, "Decrypts", r.Requests(mark)["decrypt"], 1)
 	})
 }
 
@@ -301,9 +293,7 @@ func TestAuditTrail(t *testing.T) {
 		for i := range got {
 			got[i].Peer.PID, got[i].Peer.UID, got[i].KeyID = 0, 0, ""
 		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("audit lines\n%+v, want\n%+v", got, want)
-		}
+		testkit.Equal(t, "audit lines", fmt.Sprint(got), fmt.Sprint(want))
 		wantCorrelation(t, r, mark, "decrypt", "uid-dec-1")
 	})
 }
@@ -423,9 +413,7 @@ func TestOutage(t *testing.T) {
 			default:
 				r.Gate.Open()
 			}
-			if p.Ready() != id {
-				t.Error("the outage changed the key id")
-			}
+			testkit.Equal(t, "the outage changed the key id", p.Ready(), id)
 		})
 	}
 }

@@ -128,9 +128,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		t.Helper()
 		_, text := get(t, "http://"+addr+"/metrics")
 		for _, m := range metrics {
-			if !strings.Contains(text, "\n"+m) {
-				t.Errorf("the metrics lack %s:\n%s", m, text)
-			}
+			testkit.Has(t, text, "\n"+m)
 		}
 	}
 	if code, text := get(t, "http://"+addr+"/readyz"); code != 200 || !strings.Contains(text, "[+] key ok") {
@@ -233,9 +231,7 @@ func TestHostile(t *testing.T) {
 	for name, q := range hostile(a, b) {
 		for _, p := range []*kmsrig.Plugin{local, plain} {
 			_, err := p.Client.Decrypt(t.Context(), q)
-			if status.Code(err) != codes.InvalidArgument {
-				t.Errorf("%s: %v", name, err)
-			}
+			testkit.Equal(t, name+": the code", status.Code(err), codes.InvalidArgument)
 			for _, private := range []string{"127.0.0.1", r.Key, "auth/"} {
 				if strings.Contains(fmt.Sprint(err), private) {
 					t.Errorf("%s: the error shows %q: %v", name, private, err)
@@ -245,9 +241,7 @@ func TestHostile(t *testing.T) {
 	}
 	for size, want := range map[int]codes.Code{0: codes.InvalidArgument, 1: codes.OK, 512: codes.OK, 513: codes.InvalidArgument} {
 		_, err := plain.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: make([]byte, size), Uid: "\r\nX-Vault-Token: x"})
-		if status.Code(err) != want {
-			t.Errorf("a plaintext of %d bytes: %v", size, err)
-		}
+		testkit.Equal(t, fmt.Sprintf("the code for a plaintext of %d bytes", size), status.Code(err), want)
 	}
 	huge := &kmsv2.DecryptRequest{Ciphertext: a.sealed.GetCiphertext(), KeyId: a.sealed.GetKeyId(), Uid: strings.Repeat("x", 1<<20)}
 	if _, err := local.Client.Decrypt(t.Context(), huge); status.Code(err) != codes.ResourceExhausted {

@@ -66,9 +66,7 @@ func ok(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 
 func get(t *testing.T, conn net.Conn) *http.Response {
 	t.Helper()
-	if _, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"))(t)
 	r := testkit.Value(http.ReadResponse(bufio.NewReader(conn), nil))(t)
 	return r
 }
@@ -147,9 +145,7 @@ func TestTooManyConnections(t *testing.T) {
 			idle = append(idle, p.dial())
 		}
 		r := get(t, p.dial()) // no time passes in the bubble for it
-		if r.StatusCode != http.StatusOK {
-			t.Errorf("the probe is answered %s", r.Status)
-		}
+		testkit.Equal(t, "the status of the probe", r.StatusCode, http.StatusOK)
 		closed := 0
 		for _, c := range idle {
 			if isClosed(t, c, time.Nanosecond) {
@@ -176,9 +172,7 @@ func TestIsLoopback(t *testing.T) {
 		"127.0.0.1:8096": true, "127.1.2.3:1": true, "[::1]:8096": true, "localhost:8096": true,
 		":8096": false, "0.0.0.0:8096": false, "10.0.0.1:8096": false, "[::]:8096": false, "localhost.example:1": false, "nowhere": false,
 	} {
-		if got := isLoopback(addr); got != want {
-			t.Errorf("%s: %t", addr, got)
-		}
+		testkit.Equal(t, addr, isLoopback(addr), want)
 	}
 }
 
@@ -199,13 +193,9 @@ func TestStatusWaitsForItsPort(t *testing.T) {
 		})
 	}()
 	for range 2 {
-		if d := <-tries; d != listenAgain {
-			t.Errorf("tries again after %s", d)
-		}
+		testkit.Equal(t, "tries again after", <-tries, listenAgain)
 	}
-	if len(logged) != 1 {
-		t.Errorf("logged %d times", len(logged))
-	}
+	testkit.Equal(t, "log lines", len(logged), 1)
 	_ = taken.Close()
 	go func() {
 		for range tries { // it may have tried before the port was free
@@ -218,9 +208,7 @@ func TestStatusWaitsForItsPort(t *testing.T) {
 		}
 		text, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
-		if string(text) != "ok" {
-			t.Errorf("%q", text)
-		}
+		testkit.Equal(t, "the answer", string(text), "ok")
 		return true
 	})
 

@@ -137,21 +137,15 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	records := testkit.Value(s.records(nil, quiet()))(t)
 	testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH))
 	testkit.Must(t, records.Put(&volume.Record{Request: volume.Request{Identity: volume.Identity{ID: "a", Target: "/a"}}}))
-	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
-		t.Errorf("%d records, %v", len(loaded.Records), err)
-	}
+	testkit.Equal(t, "records", len(testkit.Value(records.Load())(t).Records), 1)
 	if _, err := s.identityKey(); err != nil {
 		t.Error(err)
 	}
 	entries := testkit.Value(os.ReadDir(dir))(t)
-	if len(entries) > 0 {
-		t.Errorf("the disk holds %v", entries)
-	}
+	testkit.Empty(t, "the disk holds", entries)
 	on := testkit.Value(os.Open(dir))(t)
 	defer func() { _ = on.Close() }()
-	if err := (&state{root: on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
-		t.Errorf("a directory on the disk is taken for the state: %v", err)
-	}
+	testkit.Says(t, (&state{root: on}).checkMemory(), "unmounted") // a directory on the disk
 }
 
 func TestIdentityKeyOutlivesARestart(t *testing.T) {
@@ -163,9 +157,7 @@ func TestIdentityKeyOutlivesARestart(t *testing.T) {
 	if again, err := next.identityKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != identityKeySize {
 		t.Errorf("another key after a restart: %v", err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, identityKeyFile)); err != nil || info.Mode() != 0o600 {
-		t.Errorf("%v, %v", info, err)
-	}
+	testkit.Equal(t, "the mode", testkit.Value(os.Stat(filepath.Join(dir, identityKeyFile)))(t).Mode(), 0o600)
 	if _, err := os.Stat(filepath.Join(dir, "volumes")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/pkg/printable"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestText(t *testing.T) {
@@ -29,9 +30,7 @@ func TestText(t *testing.T) {
 		{"01234567é89", 10, "01234567é..."},
 		{"0123456世", 9, "0123456..."},
 	} {
-		if got := printable.Text(c.in, c.most); got != c.want {
-			t.Errorf("%q: %q, want %q", c.in, got, c.want)
-		}
+		testkit.Equal(t, c.in, printable.Text(c.in, c.most), c.want)
 	}
 }
 

@@ -52,9 +52,7 @@ func TestAdd(t *testing.T) {
 	if files["dir/both"] != "db://app@13!" || files["env"] != "A='app'\nB='db://app@13!'\nURL='db://app@13'\n" || files["password"] != marker {
 		t.Errorf("%q", files)
 	}
-	if files, err := add(&class.Class{}, 1<<20); err != nil || len(files) != 2 {
-		t.Errorf("without any: %q, %v", files, err)
-	}
+	testkit.Equal(t, "files without any template", len(testkit.Value(add(&class.Class{}, 1<<20))(t)), 2)
 }
 
 func TestAddFails(t *testing.T) {
@@ -92,9 +90,7 @@ func TestPermissions(t *testing.T) {
 	for _, f := range got.Files {
 		list = append(list, fmt.Sprintf("%s %o %s", f.Path, f.Mode, f.Owner))
 	}
-	if want := "user 0 1:7, password 400 0:, url 640 8:6, plain 0 :7"; strings.Join(list, ", ") != want {
-		t.Errorf("%q, want %s", list, want)
-	}
+	testkit.Equal(t, "the files", strings.Join(list, ", "), "user 0 1:7, password 400 0:, url 640 8:6, plain 0 :7")
 	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `permissions[3].fileName: the volume has no file "optional"`) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
@@ -108,9 +104,7 @@ func TestBudget(t *testing.T) {
 	b, o := budget.New(budget.Limits{Volume: 1 << 20}), budget.Owner{Namespace: "shop", Volume: "v"}
 	c := &class.Class{Templates: "- {fileName: a, text: '{{ $x := repeat 2000000 `x` }}'}"}
 	testkit.Failure(render(rendered.New(b), c, payload(), 1<<20, o))(t, fault.TooLarge, `templates[0] "a"`)
-	if got := b.Usage().Total; got != 0 {
-		t.Errorf("%d bytes are still charged", got)
-	}
+	testkit.Equal(t, "bytes are still charged", b.Usage().Total, 0)
 }
 
 func TestCheck(t *testing.T) {
@@ -143,12 +137,8 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%v, want %s: %s", err, c.field, c.want)
 		}
 	}
-	if _, err := rendered.Check(&class.Class{Templates: "- {filename: a, text: x}"}); err == nil || !strings.Contains(err.Error(), "fileName") {
-		t.Errorf("a misspelt field: %v", err)
-	}
-	if warnings, err := rendered.Check(&class.Class{Templates: "- {fileName: a, text: x, colour: red}"}); err != nil || len(warnings) != 1 {
-		t.Errorf("an unknown field: %q, %v", warnings, err)
-	}
+	testkit.Error(rendered.Check(&class.Class{Templates: "- {filename: a, text: x}"}))(t, "fileName") // a misspelt field
+	testkit.Equal(t, "warnings about an unknown field", len(testkit.Value(rendered.Check(&class.Class{Templates: "- {fileName: a, text: x, colour: red}"}))(t)), 1)
 }
 
 func FuzzCheck(f *testing.F) {
@@ -209,9 +199,7 @@ func TestCompiledIsKept(t *testing.T) {
 	}
 	r.Leave("v1")
 	r.Leave("v2")
-	if left := b.Usage().Total; left != 0 {
-		t.Errorf("%d bytes are left", left)
-	}
+	testkit.Equal(t, "bytes are left", b.Usage().Total, 0)
 }
 
 func withSecret(templates string) *class.Class {
@@ -251,9 +239,7 @@ func TestSecret(t *testing.T) {
 `))
 	testkit.Must(t, err)
 	want := "map[DSN:db://app:13] map[app.kubernetes.io/part-of:db-shop none:] map[example.com/Version:3 of env]"
-	if text := fmt.Sprintf("%s %s %s", got.Data, got.Labels, got.Annotations); text != want {
-		t.Errorf("%s, want %s", text, want)
-	}
+	testkit.Equal(t, "the Secret", fmt.Sprintf("%s %s %s", got.Data, got.Labels, got.Annotations), want)
 	if got, err := ofSecret(rendered.New(nil), withSecret("")); err != nil || got != nil {
 		t.Errorf("without any: %v, %v", got, err)
 	}
@@ -285,9 +271,7 @@ func TestSecretBudget(t *testing.T) {
 	b := budget.New(budget.Limits{Volume: 1 << 20})
 	c := withSecret("- {secretName: env, data: {A: '{{ $x := repeat 2000000 `x` }}'}}")
 	testkit.Failure(ofSecret(rendered.New(b), c))(t, fault.TooLarge)
-	if got := b.Usage().Total; got != 0 {
-		t.Errorf("%d bytes are still charged", got)
-	}
+	testkit.Equal(t, "bytes are still charged", b.Usage().Total, 0)
 }
 
 func TestCheckSecrets(t *testing.T) {

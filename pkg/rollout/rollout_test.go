@@ -139,9 +139,7 @@ func TestOneRollout(t *testing.T) {
 		r.wantWrites(t, 2)
 		nodes[1].Follow(t.Context(), f)
 		r.wantWrites(t, 2)
-		if len(nodes[1].open) != 0 {
-			t.Errorf("remembered: %v", nodes[1].open)
-		}
+		testkit.Equal(t, "remembered", len(nodes[1].open), 0)
 	})
 }
 
@@ -255,9 +253,7 @@ func TestRefused(t *testing.T) {
 			}
 			r.fail = nil
 			r.Follow(t.Context(), quiet(rotation("a", "2")))
-			if (r.writes == 1) != tc.again {
-				t.Errorf("%d writes", r.writes)
-			}
+			testkit.Equal(t, "writes", r.writes == 1, tc.again)
 		})
 	}
 }
@@ -267,7 +263,5 @@ func TestForgets(t *testing.T) {
 	r.object.Spec.Paused = true
 	r.Follow(t.Context(), rotation("a", "2"))
 	r.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: "a"}})
-	if len(r.open) != 0 {
-		t.Errorf("%v is remembered of a volume that is gone", r.open)
-	}
+	testkit.Equal(t, "is remembered of a volume that is gone", len(r.open), 0)
 }

@@ -70,9 +70,7 @@ func TestSchedulerStalled(t *testing.T) {
 		want := func(d time.Duration) {
 			t.Helper()
 			synctest.Wait()
-			if got := p.Stalled(time.Now()); got != d {
-				t.Errorf("stands still for %s, want %s", got, d)
-			}
+			testkit.Equal(t, "stands still for", p.Stalled(time.Now()), d)
 		}
 		for i := range 5 {
 			p.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
@@ -154,13 +152,9 @@ func TestSchedulerKeepsStoresApart(t *testing.T) {
 		p.Set("a", shopAt("vault"), p.began.Add(time.Second))
 		time.Sleep(time.Minute)
 		got := append(p.of(&p.begun, "a"), p.of(&p.begun, "moved")...)
-		if want := []string{"a@1s", "moved@2s"}; !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
+		testkit.Equal(t, "what was done", got, []string{"a@1s", "moved@2s"})
 		p.stop()
-		if n := len(p.of(&p.begun, "hangs")); n != 2 {
-			t.Errorf("%d begun of the store that hangs, want 2, and none after the stop", n)
-		}
+		testkit.Equal(t, "begun of the store that hangs, and none after the stop", len(p.of(&p.begun, "hangs")), 2)
 	})
 }
 
@@ -184,16 +178,10 @@ func TestSchedulerNamespacesTakeTurns(t *testing.T) {
 		if got, want := p.of(&p.begun, "good"), []string{"good0@1s", "good1@1.000000001s", "good2@1.000000002s"}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
-		if got := p.of(&p.begun, "evil"); len(got) != 2 {
-			t.Errorf("%d of the slow tenant at once, want 2", len(got))
-		}
+		testkit.Equal(t, "of the slow tenant at once", len(p.of(&p.begun, "evil")), 2)
 		time.Sleep(time.Hour)
-		if got := p.of(&p.begun, "evil"); len(got) != 24 {
-			t.Errorf("%d of the slow tenant in all, want 24", len(got))
-		}
-		if n := p.Known(); n != 0 {
-			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
-		}
+		testkit.Equal(t, "of the slow tenant in all", len(p.of(&p.begun, "evil")), 24)
+		testkit.Equal(t, "queues, tenants and volumes are remembered that nothing uses", p.Known(), 0)
 		p.stop()
 	})
 }
@@ -210,16 +198,10 @@ func TestSchedulerSharesWhatIsFree(t *testing.T) {
 			p.Set(fmt.Sprint("b", i), schedule.Where{Store: "vault", Namespace: "b"}, due)
 		}
 		time.Sleep(2500 * time.Millisecond)
-		if got := len(p.of(&p.begun, "b")); got != 6 {
-			t.Errorf("%d of b within three rounds, want all 6", got)
-		}
-		if got := len(p.of(&p.begun, "a")); got != 6 {
-			t.Errorf("%d of a within three rounds, want 6", got)
-		}
+		testkit.Equal(t, "of b within three rounds", len(p.of(&p.begun, "b")), 6)
+		testkit.Equal(t, "of a within three rounds", len(p.of(&p.begun, "a")), 6)
 		time.Sleep(time.Minute)
-		if n := p.Known(); n != 0 {
-			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
-		}
+		testkit.Equal(t, "queues, tenants and volumes are remembered that nothing uses", p.Known(), 0)
 		p.stop()
 	})
 }
@@ -254,24 +236,14 @@ func TestSchedulerGivesWorkersBack(t *testing.T) {
 		}
 		p.Set("good", good, time.Now())
 		synctest.Wait()
-		if got := p.Stalled(time.Now()); got != 0 {
-			t.Errorf("stands still for %s, while another tenant's work goes on", got)
-		}
+		testkit.Equal(t, "stands still, while another tenant's work goes on", p.Stalled(time.Now()), 0)
 		time.Sleep(time.Hour)
-		if got := p.Stalled(time.Now()); got != time.Hour {
-			t.Errorf("stands still for %s, want 1h: nothing moves at all", got)
-		}
+		testkit.Equal(t, "stands still, as nothing moves at all", p.Stalled(time.Now()), time.Hour)
 		close(gate)
 		synctest.Wait()
-		if got := len(p.of(&p.begun, "hangs")); got != 11 {
-			t.Errorf("%d begun, want all 10 and one of them again", got)
-		}
-		if got := len(p.of(&p.begun, "ok")); got != 1 {
-			t.Errorf("the tenant's other volume was not worked on once they ended")
-		}
-		if n := p.Known(); n != 0 {
-			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
-		}
+		testkit.Equal(t, "begun: all 10, and one of them again", len(p.of(&p.begun, "hangs")), 11)
+		testkit.Equal(t, "begun of the tenant's other volume once they ended", len(p.of(&p.begun, "ok")), 1)
+		testkit.Equal(t, "queues, tenants and volumes are remembered that nothing uses", p.Known(), 0)
 		p.stop()
 	})
 }
@@ -296,9 +268,7 @@ func TestSchedulerSetsWhatIsWorkedOn(t *testing.T) {
 		if got, want := p.of(&p.begun, "b"), []string{"b@0s"}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
-		if n := p.Known(); n != 0 {
-			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
-		}
+		testkit.Equal(t, "queues, tenants and volumes are remembered that nothing uses", p.Known(), 0)
 		p.stop()
 	})
 }
@@ -334,8 +304,6 @@ func TestQueues(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, q := range got {
-		if q != want[q.Store] {
-			t.Errorf("%+v, want %+v", q, want[q.Store])
-		}
+		testkit.Equal(t, "the queue of "+q.Store, q, want[q.Store])
 	}
 }

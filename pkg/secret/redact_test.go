@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // FuzzRedact: a known secret never remains, whatever the text around it and however it is quoted or
@@ -39,9 +41,7 @@ func TestRedact(t *testing.T) {
 	const jwt = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
 	known := []String{NewString(value), NewString(jwt), {}, NewString("abc")}
 	for _, shown := range append(quoted(value, maxQuotings), encoded(value)...) {
-		if text := Redact("x "+shown+" y", known); text != "x [redacted] y" {
-			t.Errorf("%q is shown as %q", shown, text)
-		}
+		testkit.Equal(t, shown, Redact("x "+shown+" y", known), "x [redacted] y")
 	}
 	for text, want := range map[string]string{
 		"key: -----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----": "key: [redacted]",
@@ -54,9 +54,7 @@ func TestRedact(t *testing.T) {
 		"no secret here: p a s s, abc":                                      "no secret here: p a s s, abc",
 		"":                                                                  "",
 	} {
-		if got := Redact(text, known, regexp.MustCompile(`\bhvs\.\w+`)); got != want {
-			t.Errorf("%q becomes %q, want %q", text, got, want)
-		}
+		testkit.Equal(t, text, Redact(text, known, regexp.MustCompile(`\bhvs\.\w+`)), want)
 	}
 }
 
@@ -66,8 +64,6 @@ func TestOneLine(t *testing.T) {
 		"a\u2028b\xff":            "a b?",
 		strings.Repeat("é", 11):   strings.Repeat("é", 10) + "...",
 	} {
-		if got := OneLine(text, 21); got != want {
-			t.Errorf("%q becomes %q, want %q", text, got, want)
-		}
+		testkit.Equal(t, text, OneLine(text, 21), want)
 	}
 }

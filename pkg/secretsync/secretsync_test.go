@@ -136,9 +136,7 @@ func TestServerAway(t *testing.T) {
 		if end := r.told[before:]; len(end) != 2 || end[0].Reason != SecretWritten || end[1].About.Kind != "SecretProviderClass" {
 			t.Errorf("told %+v", end)
 		}
-		if all := fmt.Sprint(r.told, &r.log); strings.Contains(all, "hunter2") {
-			t.Errorf("the value is in %s", all)
-		}
+		testkit.Lacks(t, fmt.Sprint(r.told, &r.log), "hunter2")
 	})
 }
 
@@ -172,9 +170,7 @@ func TestCost(t *testing.T) {
 			t.Helper()
 			before := r.requests
 			r.Follow(t.Context(), f)
-			if got := r.requests - before; got != want {
-				t.Errorf("%s: %d requests, want %d", what, got, want)
-			}
+			testkit.Equal(t, what+": requests", r.requests-before, want)
 		}
 		first, second := followed("a", "x"), followed("b", "x")
 		asks("the first pod", first, 2)
@@ -192,9 +188,7 @@ func TestCost(t *testing.T) {
 		for _, v := range []string{"volume of b", "volume of c"} {
 			r.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: v}})
 		}
-		if n := len(r.memory.states) + len(r.memory.volumes) + len(r.memory.uses); n != 0 {
-			t.Errorf("%d things are remembered of volumes that are gone", n)
-		}
+		testkit.Equal(t, "things are remembered of volumes that are gone", len(r.memory.states)+len(r.memory.volumes)+len(r.memory.uses), 0)
 	})
 }
 
@@ -387,9 +381,7 @@ func TestOff(t *testing.T) {
 	if w := (Off{}).Warnings(c); len(w) != 1 || !strings.Contains(w[0], `spec.secretObjects: this driver writes no Kubernetes Secrets, so ["db"]`) {
 		t.Errorf("warnings %q", w)
 	}
-	if w := (Off{}).Warnings(&class.Class{}); len(w) != 0 {
-		t.Errorf("warnings %q of a class without Secrets", w)
-	}
+	testkit.Equal(t, "warnings of a class without Secrets", len((Off{}).Warnings(&class.Class{})), 0)
 }
 
 // TestManagers: names of managers and labels fit, and differ for classes that differ.

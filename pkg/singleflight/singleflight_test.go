@@ -102,9 +102,7 @@ func TestSince(t *testing.T) {
 		}()
 		time.Sleep(2 * time.Second)
 		close(gate)
-		if v := <-got; v != "new" {
-			t.Errorf("got %q", v)
-		}
+		testkit.Equal(t, "the result", <-got, "new")
 	})
 }
 

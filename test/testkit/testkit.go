@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -201,6 +202,16 @@ func Says(t testing.TB, err error, words ...string) {
 	Has(t, err.Error(), words...)
 }
 
+// Error checks that a call failed, with all of the words:
+//
+//	testkit.Error(os.ReadFile(path))(t, "no such file")
+func Error[V any](_ V, err error) func(t testing.TB, words ...string) {
+	return func(t testing.TB, words ...string) {
+		t.Helper()
+		Says(t, err, words...)
+	}
+}
+
 // Failure checks that a call failed, for a reason and with some words:
 //
 //	testkit.Failure(p.Fetch(ctx, request))(t, fault.NotFound, "was deleted")
@@ -227,5 +238,46 @@ func Has(t testing.TB, text string, words ...string) {
 		if !strings.Contains(text, word) {
 			t.Errorf("%q is missing in:\n%s", word, text)
 		}
+	}
+}
+
+// Lacks checks that a text has none of the words.
+func Lacks(t testing.TB, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if strings.Contains(text, word) {
+			t.Errorf("%q is in:\n%s", word, text)
+		}
+	}
+}
+
+// Is checks that an error is, or wraps, the wanted one.
+func Is(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+// Equal compares two values, pointers by what they point to. The failure begins with what was
+// compared, or with what is wrong if they differ.
+func Equal[V any](t testing.TB, what string, got, want V) {
+	t.Helper()
+	if reflect.DeepEqual(got, want) {
+		return
+	}
+	switch any(got).(type) {
+	case string, []string, map[string]string:
+		t.Errorf("%s: got %q, want %q", what, any(got), any(want))
+	default:
+		t.Errorf("%s: got %+v, want %+v", what, got, want)
+	}
+}
+
+// Empty checks that a list has no element.
+func Empty[V any](t testing.TB, what string, got []V) {
+	t.Helper()
+	if len(got) > 0 {
+		t.Errorf("%s: got %+v, want none", what, got)
 	}
 }

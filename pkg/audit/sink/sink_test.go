@@ -3,7 +3,6 @@ package sink
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -87,9 +86,7 @@ func TestPipesAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	testkit.Must(t, unix.Mkfifo(path, 0o600))
 	f := &file{path: path}
-	if err := f.open(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("a pipe: %v", err)
-	}
+	testkit.Says(t, f.open(), "not a regular file") // a pipe
 }
 
 func TestLineAfterOneThatWasCutOff(t *testing.T) {

@@ -208,9 +208,7 @@ func TestFailedWritesTakeNoNumber(t *testing.T) {
 	var v chain.Verifier
 	testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
 	wantChains(t, &v, 3, 1)
-	if w.Seq() != 2 {
-		t.Errorf("the last line is number %d", w.Seq())
-	}
+	testkit.Equal(t, "number of the last line", w.Seq(), 2)
 }
 
 // shortOut takes a part of the next write, as a full disk does.
@@ -262,9 +260,7 @@ func TestBadMemoryBeginsANewChain(t *testing.T) {
 		var v chain.Verifier
 		testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
 		wantChains(t, &v, 4, 2)
-		if n := log.Count("audit trail"); n != 2 {
-			t.Errorf("%d log lines, want one for each process:\n%s", n, log)
-		}
+		testkit.Equal(t, "log lines, one for each process", log.Count("audit trail"), 2)
 	}
 }
 

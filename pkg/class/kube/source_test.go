@@ -147,9 +147,7 @@ func TestNew(t *testing.T) {
 	}
 	for want, qps := range map[float32]float32{50: 0, 7: 7} {
 		s := testkit.Value(kube.New(kube.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps}))(t)
-		if s.Rate() != want {
-			t.Errorf("%v requests a second, want %v", s.Rate(), want)
-		}
+		testkit.Equal(t, "requests a second", s.Rate(), want)
 	}
 }
 
@@ -180,9 +178,7 @@ func TestGetOfAnImpossibleName(t *testing.T) {
 		{Namespace: "../shop", Name: "db"}, {Namespace: "shop", Name: strings.Repeat("x", 300)}, {Namespace: "shop", Name: "a/b"},
 	} {
 		_, err := f.source.Get(t.Context(), ref)
-		if fault.Of(err) != fault.ClassNotFound || !strings.Contains(err.Error(), "failed to get secretproviderclass") {
-			t.Errorf("%s: got %v", ref, err)
-		}
+		testkit.Fails(t, err, fault.ClassNotFound, "failed to get secretproviderclass")
 		f.source.Retain(ref)
 		f.source.Release(ref)
 	}
@@ -195,9 +191,7 @@ func TestWarnsOncePerVersion(t *testing.T) {
 	for i := range 2 {
 		f.api.edit(db, odd)
 		for range 3 {
-			if _, err := f.source.Get(t.Context(), db); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Value(f.source.Get(t.Context(), db))(t)
 		}
 		if n := f.logs.Count("did you mean refreshInterval"); n != i+1 {
 			t.Errorf("version %d: warned %d times", i, n)
@@ -253,9 +247,7 @@ func TestListFails(t *testing.T) {
 			f := setUp(t, kube.Config{Timeout: 500 * time.Millisecond})
 			f.api.fault(tc.answer)
 			err := f.refused(tc.reason, "failed to get secretproviderclass shop/db: ", tc.text)
-			if got := fault.RetryAfter(err); got != tc.after {
-				t.Errorf("come back after %s, want %s", got, tc.after)
-			}
+			testkit.Equal(t, "come back after", fault.RetryAfter(err), tc.after)
 		})
 	}
 }
@@ -297,9 +289,7 @@ func TestManyAtOnce(t *testing.T) {
 			for range 50 {
 				wg.Go(func() {
 					_, err := f.source.Get(context.Background(), db)
-					if (err == nil) != (name == "present") {
-						t.Errorf("got %v", err)
-					}
+					testkit.Equal(t, "Get succeeds", err == nil, name == "present")
 				})
 			}
 			for range want { // who is told of no class asks once more

@@ -339,9 +339,7 @@ func TestServerDown(t *testing.T) {
 	}
 	f.advance(time.Minute)
 	f.role("r1") // asks again, in vain
-	if n := f.logs.Count("the API server does not answer"); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
+	testkit.Equal(t, "times that the log says it", f.logs.Count("the API server does not answer"), 1)
 	testkit.Failure(f.source.Get(t.Context(), class.Ref{Namespace: "shop", Name: "other"}))(t, fault.Unavailable)
 
 	f.api.put(db, "r2")
@@ -351,9 +349,7 @@ func TestServerDown(t *testing.T) {
 	f.opened()
 	f.changed()
 	f.role("r2")
-	if n := f.logs.Count("the API server answers again"); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
+	testkit.Equal(t, "times that the log says it", f.logs.Count("the API server answers again"), 1)
 }
 
 // TestServerDownFromTheStart is a driver that restarts during an outage.
@@ -429,9 +425,7 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 	f.run()
 	for _, role := range []string{"r1", "r2"} {
 		api.put(db, role)
-		if s := testkit.Receive(f, got, "a version"); s != role+"<nil> true" {
-			t.Errorf("got %s", s)
-		}
+		testkit.Equal(t, "the version", testkit.Receive(f, got, "a version"), role+"<nil> true")
 		if role == "r1" {
 			f.opened()
 		}

@@ -194,9 +194,7 @@ func TestConfigMap(t *testing.T) {
 	f.run()
 	version("2")
 	f.changed(db)
-	if got := f.role(db); got != "role2" {
-		t.Errorf("got %s", got)
-	}
+	testkit.Equal(t, "the role", f.role(db), "role2")
 }
 
 func TestBrokenFile(t *testing.T) {
@@ -208,15 +206,11 @@ func TestBrokenFile(t *testing.T) {
 	// The second document breaks, the first is edited, a third is new.
 	f.write("bad.yaml", manifest("ns", "one", "new")+"---\nmetadata: [\n  name: two\n---\nkind: SecretProviderClass\nmetadata:\n  name: three\nspec: 5\n")
 	for name, want := range map[string]string{"one": "new", "two": "old", "good": "r"} {
-		if got := f.role(ref("ns", name)); got != want {
-			t.Errorf("class %s has role %s, want %s", name, got, want)
-		}
+		testkit.Equal(t, "the role of class "+name, f.role(ref("ns", name)), want)
 	}
 	f.refused(ref("ns", "three"), fault.InvalidClass, "failed to get secretproviderclass ns/three", "reading bad.yaml: document 2, near line")
 	f.refused(ref("ns", "four"), fault.ClassNotFound, "these files cannot be read: bad.yaml")
-	if n := f.logs.Count("a manifest cannot be read"); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
+	testkit.Equal(t, "times that the log says it", f.logs.Count("a manifest cannot be read"), 1)
 
 	f.write("bad.yaml", manifest("ns", "three", "r"))
 	f.role(ref("ns", "three"))
@@ -239,9 +233,7 @@ func TestUnreadable(t *testing.T) {
 	if err := os.Symlink("a.yaml", path); err != nil { // a loop: root, too, cannot read it
 		t.Fatal(err)
 	}
-	if got := f.role(ref("ns", "db")); got != "r" {
-		t.Errorf("the last good class is gone: %s", got)
-	}
+	testkit.Equal(t, "the last good class is gone", f.role(ref("ns", "db")), "r")
 	f.refused(ref("ns", "other"), fault.ClassNotFound, "these files cannot be read: a.yaml")
 	if f.logs.Count("too many levels of symbolic links") != 1 {
 		t.Errorf("the log does not say why once: %s", f.logs.String())
@@ -256,9 +248,7 @@ func TestDirectoryGone(t *testing.T) {
 	f.role(ref("ns", "db"))
 	f.source.Retain(ref("ns", "db"))
 	testkit.Must(t, os.RemoveAll(dir))
-	if got := f.role(ref("ns", "db")); got != "r1" {
-		t.Errorf("the last good class is gone: %s", got)
-	}
+	testkit.Equal(t, "the last good class is gone", f.role(ref("ns", "db")), "r1")
 	f.refused(ref("ns", "other"), fault.Unavailable, "failed to get secretproviderclass ns/other", "no such file")
 
 	f.run()
@@ -291,16 +281,12 @@ func TestInvalidClassAndWarnings(t *testing.T) {
 		f.role(ref("ns", "odd"))
 	}
 	for text, want := range map[string]int{"did you mean refreshInterval": 1, "extra: no such field": 1, "a class cannot be used": 1} {
-		if n := f.logs.Count(text); n != want {
-			t.Errorf("%q logged %d times", text, n)
-		}
+		testkit.Equal(t, fmt.Sprintf("times that the log says %q", text), f.logs.Count(text), want)
 	}
 	// An edit beside them does not repeat what was said of them.
 	f.write("a.yaml", "# edited\n"+manifest("ns", "odd", "r, refreshinterval: 1m"))
 	f.role(ref("ns", "odd"))
-	if n := f.logs.Count("did you mean"); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
+	testkit.Equal(t, "times that the log says it", f.logs.Count("did you mean"), 1)
 }
 
 // TestChanges sees an edit, a deletion and a creation through events alone.

@@ -65,9 +65,7 @@ func FuzzQuoting(f *testing.F) {
 		}
 		grants, _ := plan(t, path)
 		text := grants[0].Policy.HCL()
-		if got := pathsOf(t, text); len(got) != 1 || got[0] != access.Pattern(path) {
-			t.Errorf("%q comes back as %q in\n%s", access.Pattern(path), got, text)
-		}
+		testkit.Equal(t, "what comes back of "+access.Pattern(path), pathsOf(t, text), []string{access.Pattern(path)})
 	})
 }
 
@@ -139,9 +137,7 @@ path "secret/data/web/deep/" { capabilities = ["list"] }`,
 		if len(got) == 0 {
 			got = []string{"deny"} // Vault's word for none
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: capabilities %q, Vault has %q", path, got, want)
-		}
+		testkit.Equal(t, path+": capabilities, and Vault's", got, want)
 	}
 }
 

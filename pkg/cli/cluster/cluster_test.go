@@ -62,15 +62,11 @@ func TestClient(t *testing.T) {
 	if c.Namespace != "shop" || c.Requests() != 0 {
 		t.Errorf("namespace %q, %d requests", c.Namespace, c.Requests())
 	}
-	if k, err := c.Class(t.Context(), "shop", "db"); err != nil || k.Spec.Provider != "vault" {
-		t.Errorf("class: %+v, %v", k, err)
-	}
+	testkit.Equal(t, "the class's provider", testkit.Value(c.Class(t.Context(), "shop", "db"))(t).Spec.Provider, "vault")
 	if _, err := c.Class(t.Context(), "shop", "none"); !apierrors.IsNotFound(err) {
 		t.Errorf("no class: %v", err)
 	}
-	if list, err := c.Classes(t.Context(), ""); err != nil || len(list) != 1 {
-		t.Errorf("classes: %d, %v", len(list), err)
-	}
+	testkit.Equal(t, "classes", len(testkit.Value(c.Classes(t.Context(), ""))(t)), 1)
 	d, err := c.CSIDriver(t.Context())
 	if err != nil || c.DriverNamespace(d) != "mayfly" || c.DriverNamespace(nil) != "kube-system" {
 		t.Errorf("driver: %+v, %v", d, err)

@@ -3,9 +3,10 @@ package credential
 import (
 	"encoding/base64"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // The examples are concatenated, so that no scanner reports this file as a leak.
@@ -99,9 +100,7 @@ func TestFind(t *testing.T) {
 		for _, p := range Find(tc.name, tc.text) {
 			got = append(got, fmt.Sprintf("%d %s", p.Line, p.Shape))
 		}
-		if !slices.Equal(got, tc.want) {
-			t.Errorf("%s: %q, want %q", tc.why, got, tc.want)
-		}
+		testkit.Equal(t, tc.why, got, tc.want)
 	}
 }
 

@@ -56,9 +56,7 @@ func TestOwnCRDs(t *testing.T) {
 	}
 	for _, name := range names {
 		want := testkit.Value(os.ReadFile(name))(t)
-		if got, err := crdFiles.ReadFile("crds/" + filepath.Base(name)); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("crds/%s is not the chart's: run hack/generate.sh (%v)", filepath.Base(name), err)
-		}
+		testkit.Equal(t, "crds/"+filepath.Base(name)+" is not the chart's: run hack/generate.sh", string(testkit.Value(crdFiles.ReadFile("crds/"+filepath.Base(name)))(t)), string(want))
 	}
 	own, err := ownCRDs()
 	if err != nil || len(own) != len(names) {
@@ -68,9 +66,7 @@ func TestOwnCRDs(t *testing.T) {
 		if len(own[i].Spec.Versions) == 0 || len(own[i].Spec.Versions[0].Schema.OpenAPIV3Schema) == 0 {
 			t.Errorf("%s has no schema", own[i].Metadata.Name)
 		}
-		if diff := compareCRDs(&own[i], &own[i]); len(diff) > 0 {
-			t.Errorf("compareCRDs finds differences between a CRD and itself: %q", diff)
-		}
+		testkit.Empty(t, "compareCRDs finds differences between a CRD and itself", compareCRDs(&own[i], &own[i]))
 	}
 }
 
@@ -123,9 +119,7 @@ func TestAsksForPages(t *testing.T) {
 	if err := cmd.Execute(); err == nil {
 		t.Error("a cluster without a driver has no findings")
 	}
-	if !strings.Contains(out.String(), "1 Secret could be mounted by classes instead: s") {
-		t.Errorf("no finding about the Secret:\n%s", &out)
-	}
+	testkit.Has(t, out.String(), "1 Secret could be mounted by classes instead: s")
 	if lists["configmaps"] != 3 || lists["pods"] < 3 || lists["pods"] > 6 || lists["secrets"] != 4 {
 		t.Errorf("lists: %v", lists)
 	}

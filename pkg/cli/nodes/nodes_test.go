@@ -81,9 +81,7 @@ func TestAsk(t *testing.T) {
 		podOf("mayfly-c", "node-c", "Running", "--status-address=10.0.0.1:99")+podOf("other", "node-d", "Running", "--driver-name=other")+recordedStatus+`---
 {apiVersion: recorded, kind: NodeStatus, pod: mayfly/mayfly-c, refused: "error forwarding port 99 to pod: dial tcp4 127.0.0.1:99: connect: connection refused"}
 `)
-	if names := strings.Join(n.Names(), " "); names != "node-a node-b node-c" {
-		t.Errorf("nodes %s", names)
-	}
+	testkit.Equal(t, "nodes", strings.Join(n.Names(), " "), "node-a node-b node-c")
 	got := ask(t, n, []string{"node-a", "node-b", "node-c", "node-d"}, nodes.Query{Namespace: "shop"})
 	if a := got[0]; a.Err != nil || a.Node != "node-a" || a.Status.Node.Name != "node-a" || a.Status.Total != 1 || a.Status.Volumes[0].ID != "csi-1" {
 		t.Errorf("%+v", a)
@@ -91,9 +89,7 @@ func TestAsk(t *testing.T) {
 	if !errors.Is(got[1].Err, nodes.ErrOff) || !errors.Is(got[3].Err, nodes.ErrNoDriver) {
 		t.Errorf("%v, %v", got[1].Err, got[3].Err)
 	}
-	if err := got[2].Err; err == nil || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("want kubelet's error, not %v", err)
-	}
+	testkit.Says(t, got[2].Err, "connection refused")
 	before := len(api.Requests())
 	if got := ask(t, n, []string{"node-a"}, nodes.Query{}); got[0].Err != nil || len(got[0].Status.Volumes) != 2 {
 		t.Errorf("%+v", got)
@@ -109,9 +105,7 @@ func TestRefresh(t *testing.T) {
 	if err != nil || len(r.Volumes) != 1 || r.Volumes[0] != "csi-1" || r.Now.IsZero() {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if s, err := n.Status(t.Context(), "node-a", nodes.Query{Pod: "web-0"}); err != nil || s.Volumes[0].State != "Failing" {
-		t.Errorf("%+v, %v", s, err)
-	}
+	testkit.Equal(t, "the volume's state", testkit.Value(n.Status(t.Context(), "node-a", nodes.Query{Pod: "web-0"}))(t).Volumes[0].State, "Failing")
 }
 
 // TestAsksTheRunningPod: during an upgrade a node may have several pods of the driver.
@@ -144,7 +138,5 @@ func TestTimeout(t *testing.T) {
 	defer cancel()
 	api.Hang()
 	_, err := n.Status(ctx, "node-a", nodes.Query{})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
+	testkit.Is(t, err, context.DeadlineExceeded)
 }

@@ -36,9 +36,7 @@ func TestPaints(t *testing.T) {
 		if tc.terminal {
 			s.Out = terminal
 		}
-		if got := (&Flags{Color: tc.flag}).Paints(s); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": paints", (&Flags{Color: tc.flag}).Paints(s), tc.want)
 	}
 	if (&Flags{Color: "auto"}).Paints(Streams{Out: &bytes.Buffer{}, Getenv: os.Getenv}) {
 		t.Error("a buffer has colour")

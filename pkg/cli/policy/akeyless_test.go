@@ -54,14 +54,10 @@ spec:
 		{akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/other/", Claims: web}, "MF313 info,MF313 warning"},
 	} {
 		a.Allow(step.allow)
-		if got := strings.Join(codes(), ","); got != step.want {
-			t.Errorf("%s, want %s", got, step.want)
-		}
+		testkit.Equal(t, "codes", strings.Join(codes(), ","), step.want)
 	}
 	t.Setenv("AKEYLESS_TOKEN", "t-none")
-	if got := codes(); !slices.Equal(got, []string{"MF090 warning"}) {
-		t.Errorf("with a bad token: %q", got)
-	}
+	testkit.Equal(t, "codes with a bad token", codes(), []string{"MF090 warning"})
 }
 
 // logInAsUser returns a token of the user who runs the command.

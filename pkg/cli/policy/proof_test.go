@@ -261,14 +261,10 @@ func TestCheck(t *testing.T) {
 		}, []string{"MF311", "MF313", "MF314", "MF314"}},
 	} {
 		testkit.Must(t, tc.change())
-		if got := codes(); !slices.Equal(got, tc.want) {
-			t.Errorf("%q, want %q", got, tc.want)
-		}
+		testkit.Equal(t, "codes", codes(), tc.want)
 	}
 	t.Setenv("VAULT_TOKEN", "hvs.unknown")
-	if got := codes(); !slices.Equal(got, []string{"MF090"}) {
-		t.Errorf("with a bad token: %q", got)
-	}
+	testkit.Equal(t, "codes with a bad token", codes(), []string{"MF090"})
 }
 
 func manifest(name, mount string, objects ...string) string {

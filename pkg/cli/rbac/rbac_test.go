@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // read returns the objects of some YAML.
@@ -127,9 +129,7 @@ func TestSubjects(t *testing.T) {
 		{"system:authenticated", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "alice"}, true},
 		{"system:authenticated and the anonymous user", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "system:anonymous"}, false},
 	} {
-		if got := New(bound("", tc.bound, may("get", "core", "secrets"))).May(tc.asked, secrets); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": may", New(bound("", tc.bound, may("get", "core", "secrets"))).May(tc.asked, secrets), tc.want)
 	}
 }
 
@@ -369,9 +369,7 @@ func TestExecByGet(t *testing.T) {
 	to := target()
 	to.ExecByGet = true
 	rows := New(bound("shop", alice(), may("get", "core", "pods/exec"))).Reach(to)
-	if got := ways(rows, Subject{Kind: "User", Name: "alice"}); !slices.Equal(got, []string{WayExec}) {
-		t.Errorf("%q", got)
-	}
+	testkit.Equal(t, "alice's ways", ways(rows, Subject{Kind: "User", Name: "alice"}), []string{WayExec})
 }
 
 // TestGroupsOfAccounts: the parts of one way may be granted to a service account and to its groups.
@@ -414,9 +412,7 @@ func TestReduced(t *testing.T) {
 		WayExec: may("create", "core", "pods/exec", "web-2999"), WayToken: may("create", "core", "serviceaccounts/token", "account-2999"),
 	} {
 		p := New(bound("shop", alice(), rule))
-		if got := ways(p.Reach(to), Subject{Kind: "User", Name: "alice"}); !slices.Equal(got, []string{name}) {
-			t.Errorf("%s: %q", name, got)
-		}
+		testkit.Equal(t, name+": alice's ways", ways(p.Reach(to), Subject{Kind: "User", Name: "alice"}), []string{name})
 	}
 	p := New(bound("", alice(), may("*", "*", "*")))
 	if n := len(p.Reach(to)[0].Ways[0].Requests); n > 10 {

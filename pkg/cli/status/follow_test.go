@@ -78,9 +78,7 @@ func TestChanges(t *testing.T) {
 		return out
 	}
 	first, before := changes(nil, []volumes.Volume{v("web-0", "1"), v("web-1", "1")})
-	if got := names(first); got != "web-0 Fresh 1;web-1 Fresh 1;" {
-		t.Errorf("changes from none: %s", got)
-	}
+	testkit.Equal(t, "changes from none", names(first), "web-0 Fresh 1;web-1 Fresh 1;")
 	same := v("web-0", "1")
 	same.NextAt, same.Refreshing = now.Add(time.Minute), true
 	none, before := changes(before, []volumes.Volume{same, v("web-1", "1")})
@@ -88,7 +86,5 @@ func TestChanges(t *testing.T) {
 		t.Errorf("a later NextAt counts as a change: %s", names(none))
 	}
 	second, _ := changes(before, []volumes.Volume{v("web-1", "2"), v("web-2", "1")})
-	if got := names(second); got != "web-1 Fresh 2;web-2 Fresh 1;web-0 Gone 1;" {
-		t.Errorf("changes: %s", got)
-	}
+	testkit.Equal(t, "changes", names(second), "web-1 Fresh 2;web-2 Fresh 1;web-0 Gone 1;")
 }

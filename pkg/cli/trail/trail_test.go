@@ -170,9 +170,7 @@ func TestSince(t *testing.T) {
 	tr := newTrail("")
 	tr.since = time.Date(2026, 3, 1, 9, 31, 0, 0, time.UTC)
 	tr.take([]byte(good), "")
-	if len(tr.readers) != 0 {
-		t.Error("a line before --since counts")
-	}
+	testkit.Equal(t, "a line before --since counts", len(tr.readers), 0)
 }
 
 // manyLines generates lines of always different pods with always different versions.

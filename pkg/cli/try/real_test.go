@@ -282,13 +282,9 @@ func TestTLS(t *testing.T) {
 	env := newEnvironment(t)
 	tls := vaulttest.New(t, vaulttest.Options{TLS: true})
 	manifest := class("vault", "roleName: web\nvaultAddress: https://localhost:8200", "{objectName: a, secretPath: secret/data/web/db, secretKey: password}")
-	if r := env.try(t, manifest, "--vault-addr", tls.Address); r.codes() != "MF090" {
-		t.Errorf("without the authority: %+v", r)
-	}
+	testkit.Equal(t, "codes without the authority", env.try(t, manifest, "--vault-addr", tls.Address).codes(), "MF090")
 	// The login fails, since Vault is not configured, but the answer is Vault's.
-	if r := env.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile); r.codes() != "MF204" {
-		t.Errorf("with the authority: %+v", r)
-	}
+	testkit.Equal(t, "codes with the authority", env.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile).codes(), "MF204")
 }
 
 // TestAkeyless is TestRepair for Akeyless, as far as its API allows.
@@ -297,35 +293,23 @@ func TestAkeyless(t *testing.T) {
 	a := env.akeyless
 	parameters := "akeylessAccessType: k8s\nakeylessAccessID: p-web\nakeylessK8sAuthConfigName: prod"
 	static := class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static}")
-	if r := env.try(t, static); r.codes() != "MF204" {
-		t.Errorf("without a method: %+v", r)
-	}
+	testkit.Equal(t, "codes without a method", env.try(t, static).codes(), "MF204")
 	a.AuthMethod("p-web", akeylessd.Method{Type: "k8s", ConfigName: "prod", Audience: "akeyless"})
 	r := env.try(t, static)
 	if r.codes() != "MF205" || r.remedy("MF205") != "akeyless set-role-rule --role-name /shop/web --path /shop/web/a --capability read" {
 		t.Errorf("without a rule: %+v", r)
 	}
 	a.Allow(akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/web/", Claims: map[string]string{"service_account_name": "web"}})
-	if r := env.try(t, static); r.codes() != "MF206" {
-		t.Errorf("without the item: %+v", r)
-	}
+	testkit.Equal(t, "codes without the item", env.try(t, static).codes(), "MF206")
 	a.PutStatic("/shop/web/a", marker)
-	if r := env.try(t, static); r.codes() != "" {
-		t.Errorf("with method, rule and item: %+v", r)
-	}
+	testkit.Equal(t, "codes with method, rule and item", env.try(t, static).codes(), "")
 	if n := a.Counts()["/get-secret-value"]; n > 0 {
 		t.Errorf("try read %d secrets", n)
 	}
 	if r := env.try(t, static, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
 		t.Errorf("with --read: %+v", r)
 	}
-	if r := env.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read"); r.codes() != "MF207" {
-		t.Errorf("without the key: %+v", r)
-	}
-	if r := env.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")); r.codes() != "MF200" {
-		t.Errorf("access_key: %+v", r)
-	}
-	if r := env.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1"); r.codes() != "MF090" {
-		t.Errorf("not reached: %+v", r)
-	}
+	testkit.Equal(t, "codes without the key", env.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read").codes(), "MF207")
+	testkit.Equal(t, "codes of access_key", env.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")).codes(), "MF200")
+	testkit.Equal(t, "codes where the gateway is not reached", env.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1").codes(), "MF090")
 }

@@ -28,9 +28,7 @@ func TestParseSeen(t *testing.T) {
 	text := "# HELP x\nother_metric{a=\"b\"} 1\n" + status("mayfly", hashOld, "s", 1.7e9) + status("mayfly", hashNew, "s", 1.8e9) +
 		status("other", "sha256:other", "s", 1.9e9) + status(`a"}\`, "sha256:odd", "s", 1)
 	for provider, want := range map[string]string{"mayfly": hashNew, "other": "sha256:other", "none": "", `a"}\`: "sha256:odd"} {
-		if seen, err := parseSeen([]byte(text), provider); err != nil || seen.KeyIDHash != want {
-			t.Errorf("%s: %+v, %v", provider, seen, err)
-		}
+		testkit.Equal(t, "the key id's hash for "+provider, testkit.Value(parseSeen([]byte(text), provider))(t).KeyIDHash, want)
 	}
 	for _, bad := range []string{"", `a="b`, `a="b"`, `a="b"} x`, "a=b} 1"} {
 		if seen, err := parseSeen([]byte(metricStatus+"{provider_name=\"mayfly\","+bad+"\n"), "mayfly"); err == nil {
@@ -107,16 +105,10 @@ func TestServers(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	if got := urls(f.cluster()); got != "https://10.0.0.1:6443 https://10.0.0.2:6443 https://[fd00::1]:6443" {
-		t.Error(got)
-	}
-	if got := urls(f.cluster("https://a:1", "https://b:2/")); got != "https://a:1 https://b:2" {
-		t.Error(got)
-	}
+	testkit.Equal(t, "servers", urls(f.cluster()), "https://10.0.0.1:6443 https://10.0.0.2:6443 https://[fd00::1]:6443")
+	testkit.Equal(t, "servers that are named", urls(f.cluster("https://a:1", "https://b:2/")), "https://a:1 https://b:2")
 	f.set("GET", path, `{"items":[]}`)
-	if got := urls(f.cluster()); got != f.URL {
-		t.Error(got)
-	}
+	testkit.Equal(t, "servers without endpoints", urls(f.cluster()), f.URL)
 	f.statuses["GET "+path] = 403
 	if _, err := f.cluster().Servers(t.Context()); !Refused(err, 403) {
 		t.Error(err)
@@ -142,9 +134,7 @@ func TestKinds(t *testing.T) {
 		for _, k := range kinds {
 			got = append(got, k.object("n", "x"))
 		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%s: %q, want %q", patterns, got, want)
-		}
+		testkit.Equal(t, patterns, strings.Join(got, " "), want)
 	}
 	// An aggregated API that is away does not matter to others.
 	f.statuses["GET /apis/metrics.k8s.io/v1"] = 503
@@ -179,9 +169,7 @@ func TestRewrite(t *testing.T) {
 	if err != nil || done.Patched != 2 || done.Changed != 2 || done.Refused != 1 || len(done.Errors) != 1 || !strings.Contains(done.Errors[0].Error(), "n/d: PATCH") {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if f.patched[object+"e"] != 2 {
-		t.Errorf("patches %v", f.patched)
-	}
+	testkit.Equal(t, "patches of e", f.patched[object+"e"], 2)
 }
 
 // TestRewriteOfAnOldList: a list whose revision etcd has compacted continues from the same place.
@@ -225,12 +213,8 @@ func TestMigrate(t *testing.T) {
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("%v, want %q", err, tc.want)
 			}
-			if errors.Is(err, ErrNotTakenUp) != (name == "not taken up") {
-				t.Error(err)
-			}
-			if deleted := slices.Contains(f.asked, "DELETE "+base+"/m"); deleted != (name != "failed") {
-				t.Errorf("deleted: %v", deleted)
-			}
+			testkit.Equal(t, "the error is ErrNotTakenUp", errors.Is(err, ErrNotTakenUp), name == "not taken up")
+			testkit.Equal(t, "deleted", slices.Contains(f.asked, "DELETE "+base+"/m"), name != "failed")
 		})
 	}
 }
@@ -276,9 +260,7 @@ func TestEndedContext(t *testing.T) {
 	f := newFake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("interrupted"))
-	if _, err := f.cluster().MigrationVersion(ctx); err == nil || !strings.Contains(err.Error(), "interrupted") {
-		t.Error(err)
-	}
+	testkit.Error(f.cluster().MigrationVersion(ctx))(t, "interrupted")
 }
 
 func writeFile(t *testing.T, path, text string) string {
@@ -395,9 +377,7 @@ func (f *fake) patch(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || len(body.Metadata) != 1 || body.Metadata["resourceVersion"] == "" || body.Kind != "Secret" {
 		f.t.Errorf("patch %+v, %v", body, err)
 	}
-	if !strings.Contains(r.Header.Get("Accept"), "PartialObjectMetadata") {
-		f.t.Error("the whole object is asked for")
-	}
+	testkit.Has(f.t, r.Header.Get("Accept"), "PartialObjectMetadata") // not the whole object
 	f.patched[r.URL.Path]++
 	status := http.StatusOK
 	if left := f.patches[r.URL.Path]; len(left) > 0 {

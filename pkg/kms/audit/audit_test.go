@@ -102,9 +102,7 @@ func TestLines(t *testing.T) {
 	if id, _ := second["keyID"].(string); second["reason"] != "Denied" || second["error"] != "no" || len(id) > 5000 || second["uid"] != "u2\nforged" {
 		t.Errorf("%v", second)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
+	testkit.Equal(t, "mode", testkit.Value(os.Stat(path))(t).Mode().Perm(), 0o600)
 }
 
 // While the output fails lines wait; those above the bound are lost, which the next line reports.
@@ -134,9 +132,7 @@ func TestNoTrail(t *testing.T) {
 	l, m, stop := start(t, "", nil)
 	l.Observe(audit.Event{Kind: audit.Encrypt})
 	stop()
-	if m.written+m.lost != 0 {
-		t.Errorf("%+v", m)
-	}
+	testkit.Equal(t, "lines counted", m.written+m.lost, 0)
 	if _, err := audit.New(filepath.Join(t.TempDir(), "no", "x"), nil, "n", m, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a path that cannot be")
 	}

@@ -172,9 +172,7 @@ func TestDeployed(t *testing.T) {
 	options := config.Register(flags)
 	testkit.Must(t, flags.Parse([]string{"--config=" + filepath.Join(deploy, "config.yaml")}))
 	c := testkit.Value(options.Load(func(string) string { return "" }))(t)
-	if c.Serve.Socket != defaultSocket {
-		t.Errorf("config.yaml listens at %s", c.Serve.Socket)
-	}
+	testkit.Equal(t, "the socket of config.yaml", c.Serve.Socket, defaultSocket)
 	file := testkit.Value(encryptionconfig.Parse([]byte(deployed(t, "encryption-config.yaml"))))(t)
 	if name, err := file.Name(probe.Scheme + c.Serve.Socket); name != defaultProvider || err != nil {
 		t.Errorf("encryption-config.yaml: %q, %v", name, err)
@@ -202,16 +200,12 @@ func TestStaticPod(t *testing.T) {
 		}
 	}
 	for _, dir := range []string{filepath.Dir(defaultSocket), "/etc/mayfly-kms"} {
-		if mounted[dir] != dir {
-			t.Errorf("%s is mounted from %q", dir, mounted[dir])
-		}
+		testkit.Equal(t, "the mount of "+dir, mounted[dir], dir)
 	}
 	if pod.Spec.ServiceAccountName != "" || *pod.Spec.AutomountServiceAccountToken || !pod.Spec.HostNetwork || container.ReadinessProbe != nil {
 		t.Errorf("%+v", pod.Spec)
 	}
-	if path := container.LivenessProbe.HTTPGet.Path; path != "/healthz" {
-		t.Errorf("the liveness probe asks %s", path)
-	}
+	testkit.Equal(t, "the path of the liveness probe", container.LivenessProbe.HTTPGet.Path, "/healthz")
 	if code, out, errs := run(t, nil, append(container.Args[:1:1], "--help")...); code != 0 {
 		t.Errorf("%d: %s%s", code, out, errs)
 	}
@@ -223,12 +217,8 @@ func TestPolicy(t *testing.T) {
 	script, _, _ = strings.Cut(script, "POLICY\n")
 	script = strings.NewReplacer("$transit", "transit", "$key", "kubernetes").Replace(script)
 	policy := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(deployed(t, "policy.hcl"), "")
-	if strings.TrimSpace(policy) != strings.TrimSpace(script) {
-		t.Errorf("policy.hcl has\n%s\nand vault-setup.sh writes\n%s", policy, script)
-	}
-	if strings.Contains(policy, "create") {
-		t.Error("create is granted")
-	}
+	testkit.Equal(t, "policy.hcl, and what vault-setup.sh writes", strings.TrimSpace(policy), strings.TrimSpace(script))
+	testkit.Lacks(t, policy, "create")
 }
 
 // TestUnit: systemd accepts the unit, and it starts before the API server's unit.

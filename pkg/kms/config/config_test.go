@@ -163,9 +163,7 @@ func TestBadSources(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, err := load(t, good(), map[string]string{"MAYFLY_KMS_POLL_INTERVAL": "soon"}); err == nil || !strings.Contains(err.Error(), "MAYFLY_KMS_POLL_INTERVAL") {
-		t.Error(err)
-	}
+	testkit.Error(load(t, good(), map[string]string{"MAYFLY_KMS_POLL_INTERVAL": "soon"}))(t, "MAYFLY_KMS_POLL_INTERVAL")
 }
 
 // Every flag's help names its environment variable, and the file accepts it.
@@ -175,9 +173,7 @@ func TestNames(t *testing.T) {
 	count := 0
 	flags.VisitAll(func(f *pflag.Flag) {
 		count++
-		if !strings.Contains(f.Usage, "["+config.EnvName(f.Name)+"]") {
-			t.Errorf("--%s: %s", f.Name, f.Usage)
-		}
+		testkit.Has(t, f.Usage, "["+config.EnvName(f.Name)+"]")
 	})
 	if count < 30 || config.YAMLName("secret-id-file") != "secretIdFile" || config.EnvName("secret-id-file") != "MAYFLY_KMS_SECRET_ID_FILE" {
 		t.Errorf("%d flags", count)

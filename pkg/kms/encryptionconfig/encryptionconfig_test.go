@@ -43,12 +43,8 @@ func TestParse(t *testing.T) {
 	if name, err := c.Name("unix:///run/mayfly-kms/kms.sock"); name != "mayfly" || err != nil {
 		t.Errorf("%q, %v", name, err)
 	}
-	if _, err := c.Name("unix:///elsewhere"); err == nil || !strings.Contains(err.Error(), "there are unix:///run/mayfly-kms/kms.sock, unix:///run/other.sock") {
-		t.Error(err)
-	}
-	if got := strings.Join(c.Resources("mayfly"), " "); got != "secrets widgets.example.com" {
-		t.Errorf("mayfly has %s", got)
-	}
+	testkit.Error(c.Name("unix:///elsewhere"))(t, "there are unix:///run/mayfly-kms/kms.sock, unix:///run/other.sock")
+	testkit.Equal(t, "the resources of mayfly", strings.Join(c.Resources("mayfly"), " "), "secrets widgets.example.com")
 	if want, ok := c.Want("mayfly")(scan.Resource{Name: "secrets"}); !ok || want.Name != "mayfly" {
 		t.Errorf("%+v, %v", want, ok)
 	}
@@ -74,9 +70,7 @@ func TestParseRefuses(t *testing.T) {
 		"large":              {strings.Repeat("#", 2<<20), "over"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c, err := encryptionconfig.Parse([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("%+v, %v; want %q", c, err, tc.want)
-			}
+			testkit.Error(encryptionconfig.Parse([]byte(tc.text)))(t, tc.want)
 		})
 	}
 }

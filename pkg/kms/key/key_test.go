@@ -29,17 +29,13 @@ func aes(created ...time.Time) transit.Key {
 func TestIDIsStable(t *testing.T) {
 	const want = "mayfly-1-v3-"
 	got := name.ID(key.Version{Type: "aes256-gcm96", Number: 3, Created: t1})
-	if got != want+"86b3cf4e595bd962ea17a37d2f1f46b5" {
-		t.Errorf("%s", got)
-	}
+	testkit.Equal(t, "the id", got, want+"86b3cf4e595bd962ea17a37d2f1f46b5")
 }
 
 func TestIDChangesExactlyWhenItMust(t *testing.T) {
 	v := key.Version{Type: "aes256-gcm96", Number: 1, Created: t1}
 	base := name.ID(v)
-	if name.ID(key.Version{Type: v.Type, Number: 1, Created: t1.In(time.FixedZone("x", 3600))}) != base {
-		t.Error("the time zone is in the id")
-	}
+	testkit.Equal(t, "the time zone is in the id", name.ID(key.Version{Type: v.Type, Number: 1, Created: t1.In(time.FixedZone("x", 3600))}), base)
 	seen := map[string]string{base: "base"}
 	for what, id := range map[string]string{
 		"version":  name.ID(key.Version{Type: v.Type, Number: 2, Created: t1}),

@@ -16,9 +16,7 @@ func TestSealAndOpen(t *testing.T) {
 	if bytes.Equal(a, b) || bytes.Contains(a, seed[:8]) || len(a) > 100 {
 		t.Errorf("sealed as %x and %x", a, b)
 	}
-	if got, err := localkey.Open(key, a, data); err != nil || !bytes.Equal(got, seed) {
-		t.Errorf("%q, %v", got, err)
-	}
+	testkit.Equal(t, "the seed", string(testkit.Value(localkey.Open(key, a, data))(t)), string(seed))
 	flipped := bytes.Clone(a)
 	flipped[len(flipped)-1] ^= 1
 	for what, try := range map[string]func() ([]byte, error){

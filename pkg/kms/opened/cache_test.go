@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/opened"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func k(n int) opened.Key { return sha256.Sum256(fmt.Append(nil, n)) }
@@ -44,9 +45,7 @@ func TestCopies(t *testing.T) {
 	c.Put(k(1), in)
 	in.Wipe()
 	out, _ := c.Get(k(1))
-	if string(out.Plaintext) != "seed" {
-		t.Errorf("%q", out.Plaintext)
-	}
+	testkit.Equal(t, "the plaintext", string(out.Plaintext), "seed")
 	out.Wipe()
 	if again, _ := c.Get(k(1)); string(again.Plaintext) != "seed" || !bytes.Equal(out.Plaintext, make([]byte, 4)) {
 		t.Errorf("%q", again.Plaintext)

@@ -351,8 +351,6 @@ func FuzzDecrypt(f *testing.F) {
 
 func TestCorrelation(t *testing.T) {
 	for uid, want := range map[string]string{"4e0f5c6a-0b1d": "4e0f5c6a-0b1d", "": "", "a b": "", "a\r\nb": "", strings.Repeat("x", 129): "", "é": ""} {
-		if got := plugin.CorrelationFor(uid); got != want {
-			t.Errorf("%q: %q", uid, got)
-		}
+		testkit.Equal(t, fmt.Sprintf("the correlation of %q", uid), plugin.CorrelationFor(uid), want)
 	}
 }

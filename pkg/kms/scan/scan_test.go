@@ -87,9 +87,7 @@ func TestRun(t *testing.T) {
 	if f.Values != 7 || f.StragglerCount != 4 || len(f.Stragglers) != 3 || got.Stragglers() != 4 || got.Values() != 7 || got.Revision != 7 {
 		t.Errorf("%+v", got)
 	}
-	if text := fmt.Sprintf("%+v", got); strings.Contains(text, marker) {
-		t.Errorf("the plaintext is in %s", text)
-	}
+	testkit.Lacks(t, fmt.Sprintf("%+v", got), marker)
 }
 
 // TestRunWithoutKeyID: where the current key id is not known, every value under
@@ -101,9 +99,7 @@ func TestRunWithoutKeyID(t *testing.T) {
 		"/registry/secrets/a/3": sealed("other", "id-2"),
 	}
 	got := testkit.Value(scan.Run(t.Context(), source, options()))(t)
-	if f := got.Resources[0]; !slices.Equal(f.Stragglers, []string{"a/3"}) {
-		t.Errorf("%+v", f)
-	}
+	testkit.Equal(t, "stragglers", got.Resources[0].Stragglers, []string{"a/3"})
 }
 
 // TestRunIsBounded: untrusted content of etcd does not fill the memory.
@@ -147,9 +143,7 @@ func TestKeysOf(t *testing.T) {
 		if !ok {
 			got = ""
 		}
-		if got != want {
-			t.Errorf("%s is %q, want %q", key, got, want)
-		}
+		testkit.Equal(t, key, got, want)
 	}
 }
 
@@ -166,9 +160,7 @@ func TestPrefixes(t *testing.T) {
 		"secrets *.*":                       "/registry/",
 	} {
 		got := scan.NewKeys("registry/").Prefixes(strings.Fields(patterns))
-		if !slices.Equal(got, strings.Fields(want)) {
-			t.Errorf("%s: %q, want %q", patterns, got, want)
-		}
+		testkit.Equal(t, patterns, got, strings.Fields(want))
 	}
 }
 
@@ -188,9 +180,7 @@ func TestSelection(t *testing.T) {
 		{"widgets", widgets, false},
 		{"secrets.example.com", secrets, false},
 	} {
-		if got := (scan.Selection{tc.pattern}).Matches(tc.resource); got != tc.want {
-			t.Errorf("%s matches %s: %v", tc.pattern, tc.resource, got)
-		}
+		testkit.Equal(t, fmt.Sprintf("%s matches %s", tc.pattern, tc.resource), (scan.Selection{tc.pattern}).Matches(tc.resource), tc.want)
 	}
 	for _, bad := range []string{"", "*", "*s", "sec*ts", ".apps", "a/b", "se crets"} {
 		if err := (scan.Selection{bad}).Check(); err == nil {

@@ -63,9 +63,7 @@ func TestSocketModes(t *testing.T) {
 		t.Errorf("modes %s and %s, group %d", mode(t, filepath.Dir(g.Path)), mode(t, g.Path), gid)
 	}
 	g.Group = "no-such-group"
-	if _, err := g.Listen(); err == nil || !strings.Contains(err.Error(), "--socket-group") {
-		t.Errorf("a group that is not there: %v", err)
-	}
+	testkit.Error(g.Listen())(t, "--socket-group") // a group that is not there
 }
 
 // A dead process's socket is replaced, as after kill -9, and nothing else is.
@@ -73,9 +71,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	s := socket(t)
 	testkit.Must(t, os.MkdirAll(filepath.Dir(s.Path), 0o700))
 	dead := testkit.Value(net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path}))(t)
-	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "another process serves the socket") {
-		t.Errorf("a living process's socket: %v", err)
-	}
+	testkit.Error(s.Listen())(t, "another process serves the socket") // a living process's socket
 	dead.SetUnlinkOnClose(false)
 	testkit.Must(t, dead.Close())
 	l := testkit.Value(s.Listen())(t)
@@ -90,17 +86,11 @@ func TestWhatIsInTheWay(t *testing.T) {
 	testkit.Must(t, other.Close())
 
 	testkit.Must(t, os.WriteFile(s.Path, []byte("precious"), 0o600))
-	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "in the way") {
-		t.Errorf("a file: %v", err)
-	}
-	if text, err := os.ReadFile(s.Path); err != nil || string(text) != "precious" {
-		t.Errorf("the file is gone: %v", err)
-	}
+	testkit.Error(s.Listen())(t, "in the way") // a file
+	testkit.Equal(t, "the file", string(testkit.Value(os.ReadFile(s.Path))(t)), "precious")
 	testkit.Must(t, os.Remove(s.Path))
 	testkit.Must(t, os.Symlink("/run/precious.sock", s.Path))
-	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "in the way") {
-		t.Errorf("a link: %v", err)
-	}
+	testkit.Error(s.Listen())(t, "in the way") // a link
 }
 
 func TestDirectoriesThatOthersCanWriteTo(t *testing.T) {
@@ -113,9 +103,7 @@ func TestDirectoriesThatOthersCanWriteTo(t *testing.T) {
 	}
 	testkit.Must(t, os.Remove(dir))
 	testkit.Must(t, os.Symlink(t.TempDir(), dir))
-	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "no directory") {
-		t.Errorf("a link: %v", err)
-	}
+	testkit.Error(s.Listen())(t, "no directory") // a link
 }
 
 // answers is a plugin with fixed answers.

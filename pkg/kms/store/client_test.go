@@ -85,13 +85,9 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%s: %.300v", fault.Of(err), err)
 			}
 			for _, s := range []string{"a-token-of-a-test", "CAESIJanother", "abcdefghijkl", "c2VlZA", "\n"} {
-				if strings.Contains(err.Error(), s) {
-					t.Errorf("%q is in the error: %v", s, err)
-				}
+				testkit.Lacks(t, err.Error(), s)
 			}
-			if strings.Trim(string(body), "\x00") != "" {
-				t.Error("the request was not wiped")
-			}
+			testkit.Equal(t, "the request was not wiped", strings.Trim(string(body), "\x00"), "")
 		})
 	}
 }
@@ -164,9 +160,7 @@ func TestTLS(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	c, _ := client(t, patience, s.URL)
-	if _, err := c.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "--vault-ca-cert") {
-		t.Errorf("an unknown authority: %v", err)
-	}
+	testkit.Error(c.Do(t.Context(), request()))(t, "--vault-ca-cert") // an unknown authority
 	c, _ = client(t, patience, strings.Replace(s.URL, "https", "http", 1))
 	if _, err := c.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "TLS") && !strings.Contains(err.Error(), "not Vault's") {
 		t.Errorf("plain HTTP to a TLS server: %v", err)
@@ -191,10 +185,6 @@ func TestHeaders(t *testing.T) {
 	c, _ := client(t, time.Second, s.URL)
 	r := request()
 	r.Correlation = "uid"
-	if _, err := c.Do(t.Context(), r); err != nil {
-		t.Fatal(err)
-	}
-	if fmt.Sprint(got["X-Correlation-Id"], got["X-Vault-Token"], got["X-Vault-Request"], got["X-Idempotency-Key"]) != "[uid] [hvs.a-token-of-a-test] [true] []" {
-		t.Errorf("%v", got)
-	}
+	testkit.Value(c.Do(t.Context(), r))(t)
+	testkit.Equal(t, "the headers", fmt.Sprint(got["X-Correlation-Id"], got["X-Vault-Token"], got["X-Vault-Request"], got["X-Idempotency-Key"]), "[uid] [hvs.a-token-of-a-test] [true] []")
 }

@@ -38,16 +38,12 @@ func TestEventIsKubernetes(t *testing.T) {
 	text = testkit.Value(json.Marshal(there))(t)
 	var back corev1.Event
 	testkit.Must(t, json.Unmarshal(text, &back))
-	if !reflect.DeepEqual(back, in) {
-		t.Errorf("back from k8s.io/api:\n%+v, want\n%+v", back, in)
-	}
+	testkit.Equal(t, "back from k8s.io/api", back, in)
 	if copied := in.DeepCopyObject(); !reflect.DeepEqual(copied, &in) {
 		t.Errorf("a copy: %+v", copied)
 	}
 	in.DeepCopy().Labels["a"] = "other"
-	if in.Labels["a"] != "b" {
-		t.Error("a copy shares the labels")
-	}
+	testkit.Equal(t, "a copy shares the labels", in.Labels["a"], "b")
 }
 
 func TestConstantsAreKubernetes(t *testing.T) {
@@ -69,8 +65,6 @@ func TestConstantsAreKubernetes(t *testing.T) {
 		{corev1.SecretTypeSSHAuth, string(api.SecretTypeSSHAuth)},
 		{corev1.SSHAuthPrivateKey, api.SSHAuthPrivateKey},
 	} {
-		if c[0] != c[1] {
-			t.Errorf("%q, Kubernetes has %q", c[0], c[1])
-		}
+		testkit.Equal(t, "the constant, and Kubernetes'", c[0], c[1])
 	}
 }

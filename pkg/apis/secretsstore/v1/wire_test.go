@@ -40,9 +40,7 @@ func TestWire(t *testing.T) {
 		},
 	} {
 		got := testkit.Value(json.Marshal(object))(t)
-		if string(got) != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
+		testkit.Equal(t, "the object in JSON", string(got), want)
 	}
 }
 
