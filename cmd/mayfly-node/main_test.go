@@ -322,8 +322,7 @@ func TestOperator(t *testing.T) {
 func sameSettings(t *testing.T, what string, args []string, env map[string]string) {
 	t.Helper()
 	// The flags have the same defaults as the providers, except for the names.
-	base, err := parse(nil, func(string) string { return "" }, io.Discard)
-	testkit.Must(t, err)
+	base := testkit.Value(parse(nil, func(string) string { return "" }, io.Discard))(t)
 	o, err := parse(args, func(name string) string { return env[name] }, io.Discard)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -56,8 +56,7 @@ func canChown(t testing.TB) bool {
 
 func open(t testing.TB, path string) *Dir {
 	t.Helper()
-	f, err := os.Open(path)
-	testkit.Must(t, err)
+	f := testkit.Value(os.Open(path))(t)
 	d, err := Open(f)
 	testkit.Must(t, errors.Join(err, f.Close()))
 	t.Cleanup(func() {
@@ -196,8 +195,7 @@ func list(t testing.TB, elements ...string) []string {
 
 func readlink(t testing.TB, elements ...string) string {
 	t.Helper()
-	target := testkit.Value(os.Readlink(filepath.Join(elements...)))(t)
-	return target
+	return testkit.Value(os.Readlink(filepath.Join(elements...)))(t)
 }
 
 // live returns the path of the payload directory itself.

@@ -100,8 +100,7 @@ func TestWriteKeepsTheReplacedPayload(t *testing.T) {
 	d := open(t, path)
 	old := []File{file("a", "1"), file("d/b", "1")}
 	mustWrite(t, d, Options{}, old...)
-	reader, err := os.OpenRoot(filepath.Join(path, "..data"))
-	testkit.Must(t, err)
+	reader := testkit.Value(os.OpenRoot(filepath.Join(path, "..data")))(t)
 	defer reader.Close()
 	mustWrite(t, d, Options{}, file("a", "2"))
 	got, err := readTree(reader)

@@ -101,9 +101,7 @@ type trail struct {
 func newTrail(t *testing.T, level Level) *trail {
 	t.Helper()
 	x := &trail{out: &reader{}, meter: &meter{}, log: &bytes.Buffer{}}
-	var err error
-	x.Log, err = New(Config{Path: "-", Stdout: x.out, Level: level, Node: "node-1", Meter: x.meter, Logger: slog.New(slog.NewTextHandler(x.log, nil))})
-	testkit.Must(t, err)
+	x.Log = testkit.Value(New(Config{Path: "-", Stdout: x.out, Level: level, Node: "node-1", Meter: x.meter, Logger: slog.New(slog.NewTextHandler(x.log, nil))}))(t)
 	return x
 }
 
@@ -348,8 +346,7 @@ func TestBadConfigurations(t *testing.T) {
 func TestNoSecretReachesTheLine(t *testing.T) {
 	const marker = "s3cr3t-marker"
 	token := "eyJhbGciOiJub25lIn0.eyJqdGkiOiJqdGktMSJ9." + marker // {"jti":"jti-1"}
-	tokens, err := identity.ParseTokens(`{"vault":{"token":"` + token + `"}}`)
-	testkit.Must(t, err)
+	tokens := testkit.Value(identity.ParseTokens(`{"vault":{"token":"` + token + `"}}`))(t)
 	value := secret.NewString(marker)
 	x := newTrail(t, All)
 	synctest.Test(t, func(t *testing.T) {

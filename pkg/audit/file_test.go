@@ -25,8 +25,7 @@ func TestFullDisk(t *testing.T) {
 	path := filepath.Join(dir, "audit.log")
 	m := &meter{}
 	var log bytes.Buffer
-	l, err := New(Config{Path: path, Level: Changes, Node: "node-1", Meter: m, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	testkit.Must(t, err)
+	l := testkit.Value(New(Config{Path: path, Level: Changes, Node: "node-1", Meter: m, Logger: slog.New(slog.NewTextHandler(&log, nil))}))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
@@ -48,8 +47,7 @@ func TestFullDisk(t *testing.T) {
 	})
 	cancel()
 	testkit.Must(t, <-done)
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(path))(t)
 	for one := range bytes.Lines(text) {
 		if !json.Valid(one) {
 			t.Errorf("not a whole line: %q", one)

@@ -70,8 +70,7 @@ func TestCachesGiveWay(t *testing.T) {
 	var dropped []string
 	keep := func(o budget.Owner, name string, n int64) *budget.Charge {
 		t.Helper()
-		c := testkit.Value(b.AcquireCache(o, n, func() { dropped = append(dropped, name) }))(t)
-		return c
+		return testkit.Value(b.AcquireCache(o, n, func() { dropped = append(dropped, name) }))(t)
 	}
 	keep(a1, "a-old", 20)
 	used := keep(a2, "a-used", 20)

@@ -59,8 +59,7 @@ func TestSanity(t *testing.T) {
 func serveSanity(t *testing.T, dir string) string {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	mounts, err := tmpfs.New()
-	testkit.Must(t, err)
+	mounts := testkit.Value(tmpfs.New())(t)
 	store := testkit.Value(statedir.New(filepath.Join(dir, "state"), log))(t)
 	volumes, err := volume.New(volume.Config{
 		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.New(nil), Mounts: mounts, Store: store,

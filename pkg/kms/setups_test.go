@@ -104,8 +104,7 @@ func TestPolicyWithCreate(t *testing.T) {
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	testkit.Must(t, err)
+	request := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil))(t)
 	r, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, ""
@@ -160,8 +159,7 @@ func TestTakenHealthAddress(t *testing.T) {
 func TestNotify(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	path := t.TempDir() + "/notify"
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
-	testkit.Must(t, err)
+	l := testkit.Value(net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path}))(t)
 	defer func() { _ = l.Close() }()
 	t.Setenv("NOTIFY_SOCKET", path)
 	r.Gate.Shut() // Vault is not waited for

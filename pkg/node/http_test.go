@@ -67,8 +67,7 @@ func ok(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 func get(t *testing.T, conn net.Conn) *http.Response {
 	t.Helper()
 	testkit.Value(fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"))(t)
-	r := testkit.Value(http.ReadResponse(bufio.NewReader(conn), nil))(t)
-	return r
+	return testkit.Value(http.ReadResponse(bufio.NewReader(conn), nil))(t)
 }
 
 // isClosed waits for the end of a connection, and returns when it came.

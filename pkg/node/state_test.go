@@ -38,8 +38,7 @@ func newStateDir(t *testing.T) string {
 
 func newMounter(t *testing.T) *tmpfs.Mounter {
 	t.Helper()
-	m := testkit.Value(tmpfs.New())(t)
-	return m
+	return testkit.Value(tmpfs.New())(t)
 }
 
 func mustOpenState(t *testing.T, dir string) *state {

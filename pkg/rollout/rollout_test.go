@@ -85,8 +85,7 @@ func newRig(t *testing.T) *rig {
 // onNode is the part of another node at the same server.
 func (r *rig) onNode(t *testing.T) *Restarter {
 	t.Helper()
-	x, err := New(Config{API: &r.server, Events: &r.told, Logger: slog.New(slog.NewTextHandler(&r.log, nil)), Count: func() { r.count++ }})
-	testkit.Must(t, err)
+	x := testkit.Value(New(Config{API: &r.server, Events: &r.told, Logger: slog.New(slog.NewTextHandler(&r.log, nil)), Count: func() { r.count++ }}))(t)
 	return x
 }
 

@@ -65,9 +65,7 @@ type hostile struct {
 func newHostile(t *testing.T, volumes, objects, idBytes int) (h *hostile, stop func()) {
 	t.Helper()
 	h = &hostile{weighed: &weighed{apiServer: newServer(), bytes: map[string]int{}}, volumes: volumes, objects: objects, idBytes: idBytes}
-	var err error
-	h.r, err = status.New(status.Config{API: h, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 5, Burst: 20})
-	testkit.Must(t, err)
+	h.r = testkit.Value(status.New(status.Config{API: h, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 5, Burst: 20}))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- h.r.Run(ctx) }()
@@ -135,9 +133,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 		}
 		h.r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
 		h.run(10)
-		if v := h.statuses["web-0-shop-db"].Status.Objects[0].Version; v != "4" {
-			t.Error("the rotation of a volume is not written within 10 s")
-		}
+		testkit.Equal(t, "the rotation of a volume is not written within 10 s", h.statuses["web-0-shop-db"].Status.Objects[0].Version, "4")
 		h.r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
 		h.run(10)
 		if h.statuses["web-0-shop-db"] != nil {
@@ -160,18 +156,14 @@ func TestVersionsAreWrittenOnceAMinute(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		waitIdle()
-		if v := a.statuses["web-0-shop-db"].Status.Objects[0].Version; v != "600" {
-			t.Errorf("the last version that is written is %s", v)
-		}
+		testkit.Equal(t, "the last version that is written", a.statuses["web-0-shop-db"].Status.Objects[0].Version, "600")
 		// A change back to the written state needs no write.
 		before := a.countWrites()
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "601"))
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "600"))
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if a.writes != before {
-			t.Errorf("%d writes of an equal object", a.writes-before)
-		}
+		testkit.Equal(t, "writes, and none for an equal object", a.writes, before)
 	})
 }
 
@@ -205,13 +197,9 @@ func TestFlappingVolumeIsWrittenSeldom(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for _, e := range a.events {
-			if e.Count != 1800 {
-				t.Errorf("%s was counted %d times, want 1800", e.Reason, e.Count)
-			}
+			testkit.Equal(t, "times that "+e.Reason+" was counted", e.Count, 1800)
 		}
-		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 {
-			t.Errorf("annotations after the last recovery: %v", s.Annotations)
-		}
+		testkit.Equal(t, "annotations after the last recovery", len(a.statuses["web-0-shop-db"].Annotations), 0)
 	})
 }
 
@@ -229,14 +217,10 @@ func TestEventsOfANamespaceAreBounded(t *testing.T) {
 		r.Observe(other)
 		time.Sleep(2 * time.Second) // the failed volumes have statuses too
 		waitIdle()
-		if n := a.countEventsOf("else"); n != 1 {
-			t.Errorf("%d Events of another namespace, want 1: it does not wait for the first one's", n)
-		}
+		testkit.Equal(t, "Events of another namespace, which do not wait for the first one's", a.countEventsOf("else"), 1)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := a.countEvents(); n != 501 {
-			t.Errorf("%d Events in the end, want 501", n)
-		}
+		testkit.Equal(t, "Events in the end", a.countEvents(), 501)
 	})
 }
 
@@ -260,9 +244,7 @@ func TestEventsOfAGoneNamespaceEnd(t *testing.T) {
 		a.missing = ""
 		time.Sleep(6 * time.Minute)
 		fail(fault.Unavailable)
-		if n := a.countEventsOf("shop"); n != 1 {
-			t.Errorf("%d Events in the namespace that came again, want 1", n)
-		}
+		testkit.Equal(t, "Events in the namespace that came again", a.countEventsOf("shop"), 1)
 	})
 }
 

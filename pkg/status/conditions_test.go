@@ -65,9 +65,7 @@ func TestConditionsThroughALife(t *testing.T) {
 		r.Observe(second)
 		s = now()
 		wantConditions(t, s, "True Mounted", "True SecondAddress", true, false)
-		if text := s.Status.Conditions[1].Message; !strings.Contains(text, "https://second:8200") {
-			t.Errorf("Fresh says %q", text)
-		}
+		testkit.Has(t, s.Status.Conditions[1].Message, "https://second:8200")
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "1"))
 		s = now()
 		wantConditions(t, s, "True Mounted", "True Refreshed", true, false)
@@ -132,9 +130,7 @@ func TestConditionsOverARestart(t *testing.T) {
 		refreshed.Warnings = published.Warnings
 		other.Observe(refreshed)
 		waitIdle()
-		if a.writes != writes {
-			t.Errorf("%d writes for a restart", a.writes-writes)
-		}
+		testkit.Equal(t, "writes, and none for a restart", a.writes, writes)
 		refreshed.Versions[0].Version = "2"
 		refreshed.Warnings = nil
 		other.Observe(refreshed)
@@ -162,9 +158,7 @@ func TestFailedVolumesAreForgotten(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		r.Observe(outcome(volume.Published, "last", "db", fault.New(fault.Denied, "no")))
 		waitIdle()
-		if n := r.Volumes(); n != 1 {
-			t.Errorf("%d volumes are known hours later, want 1", n)
-		}
+		testkit.Equal(t, "volumes are known hours later", r.Volumes(), 1)
 	})
 }
 
@@ -201,16 +195,10 @@ func TestWordsOfAFailure(t *testing.T) {
 			}
 			return ""
 		}
-		if got := fail(fault.New(fault.Denied, "reading %q: 403", "a")); got != `Denied: SecretProviderClass shop/db: reading "a": 403` {
-			t.Errorf("the Event says %q", got)
-		}
+		testkit.Equal(t, "the Event", fail(fault.New(fault.Denied, "reading %q: 403", "a")), `Denied: SecretProviderClass shop/db: reading "a": 403`)
 		long := fault.New(fault.Denied, "reading %s: %w", strings.Repeat("x", 500), fault.New(fault.Denied, "403: permission denied")).WithHint("let the role read it")
-		if got := fail(long); got != "Denied: SecretProviderClass shop/db: 403: permission denied (let the role read it)" {
-			t.Errorf("another cause: the Event says %q", got)
-		}
-		if got := fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 5000)); !strings.Contains(got, ":5000") {
-			t.Errorf("another cause: the Event says %q", got)
-		}
+		testkit.Equal(t, "the Event of another cause", fail(long), "Denied: SecretProviderClass shop/db: 403: permission denied (let the role read it)")
+		testkit.Has(t, fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 5000)), ":5000") // another cause
 		if got := fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 6000)); !strings.Contains(got, ":5000") || len(a.events) != 1 {
 			t.Errorf("the same cause: the Event says %q, of %d", got, len(a.events))
 		}
@@ -232,8 +220,7 @@ func TestListsInPages(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(page)
 	}))
 	defer server.Close()
-	api, err := status.NewAPI(&rest.Config{Host: server.URL})
-	testkit.Must(t, err)
+	api := testkit.Value(status.NewAPI(&rest.Config{Host: server.URL}))(t)
 	found, err := api.ListStatuses(t.Context(), "node-1")
 	if err != nil || len(found) != 4 {
 		t.Fatalf("%d statuses, %v", len(found), err)

@@ -24,8 +24,7 @@ const driver = "secrets-store.csi.k8s.io"
 // its recovery.
 func restarted(t *testing.T, api status.API, recovered ...volume.Outcome) (r *status.Reporter, stop func()) {
 	t.Helper()
-	r, err := status.New(status.Config{API: api, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 1000, Burst: 10})
-	testkit.Must(t, err)
+	r = testkit.Value(status.New(status.Config{API: api, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 1000, Burst: 10}))(t)
 	for _, o := range recovered {
 		r.Observe(o)
 	}
@@ -85,9 +84,7 @@ func TestRestartEndsTheFailureOfBefore(t *testing.T) {
 		defer stop()
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 {
-			t.Errorf("annotations %v", s.Annotations)
-		}
+		testkit.Equal(t, "annotations", len(a.statuses["web-0-shop-db"].Annotations), 0)
 	})
 }
 
@@ -113,9 +110,7 @@ func TestAnotherNodesObjectIsLeftAlone(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		foreign := &v1.SecretProviderClassPodStatus{Status: v1.SecretProviderClassPodStatusStatus{PodName: "web-0", SecretProviderClassName: "db"}}
 		foreign.Namespace, foreign.Name, foreign.Labels = "shop", "web-0-shop-db", map[string]string{v1.NodeLabel: "node-2"}
-		if _, err := a.CreateStatus(t.Context(), foreign); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Value(a.CreateStatus(t.Context(), foreign))(t)
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
 		waitIdle()
 		if len(a.statuses) != 2 || a.statuses["web-0-shop-db"].Labels[v1.NodeLabel] != "node-2" {
@@ -137,23 +132,17 @@ func TestOrphansGoLater(t *testing.T) {
 		} {
 			s := &v1.SecretProviderClassPodStatus{}
 			s.Namespace, s.Name, s.Labels = "shop", name, labels
-			if _, err := a.CreateStatus(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Value(a.CreateStatus(t.Context(), s))(t)
 		}
 		lists := &counted{apiServer: a}
 		_, stop := restarted(t, lists, recoveries(2)...)
 		defer stop()
 		time.Sleep(4 * time.Minute)
 		synctest.Wait()
-		if n := lists.n.Load(); n != 0 {
-			t.Errorf("%d lists soon after the start", n)
-		}
+		testkit.Equal(t, "lists soon after the start", lists.n.Load(), 0)
 		time.Sleep(10 * time.Hour)
 		synctest.Wait()
-		if n := lists.n.Load(); n != 1 {
-			t.Errorf("%d lists, want one", n)
-		}
+		testkit.Equal(t, "lists", lists.n.Load(), 1)
 		for _, name := range []string{"web-0-shop-db", "web-1-shop-db", "other-driver", "no-driver", "other-node"} {
 			if a.statuses[name] == nil {
 				t.Errorf("%s was deleted", name)
@@ -198,9 +187,7 @@ func TestLongNodeNames(t *testing.T) {
 			labels[label] = true
 			r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
 			waitIdle()
-			if len(a.statuses) != 0 {
-				t.Error("the status outlives the volume")
-			}
+			testkit.Equal(t, "the status outlives the volume", len(a.statuses), 0)
 		})
 	}
 }

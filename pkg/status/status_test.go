@@ -234,9 +234,7 @@ func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
 		waitIdle()
-		if a.writes != 1 {
-			t.Errorf("%d writes for a first publish, want 1", a.writes)
-		}
+		testkit.Equal(t, "writes for a first publish", a.writes, 1)
 		s := a.statuses["web-0-shop-db"]
 		if s == nil || !s.Status.Mounted || s.Status.TargetPath != "/pods/web-0" || s.Labels[v1.NodeLabel] != "node-1" ||
 			len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != "uid-web-0" || len(s.Status.Objects) != 1 || s.Status.Objects[0].Version != "3" {
@@ -246,9 +244,7 @@ func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 			r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
 			waitIdle()
 		}
-		if a.writes != 1 {
-			t.Errorf("%d writes after unchanged refreshes, want 1", a.writes)
-		}
+		testkit.Equal(t, "writes after unchanged refreshes", a.writes, 1)
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
 		waitIdle()
 		if a.writes != 2 || a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" {
@@ -256,9 +252,7 @@ func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 		}
 		r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
 		waitIdle()
-		if len(a.statuses) != 0 {
-			t.Error("the status outlives the volume")
-		}
+		testkit.Equal(t, "the status outlives the volume", len(a.statuses), 0)
 	})
 }
 
@@ -271,9 +265,7 @@ func TestNamesDoNotCollide(t *testing.T) {
 		if len(a.statuses) != 2 {
 			t.Fatalf("%d objects for two volumes", len(a.statuses))
 		}
-		if a.statuses["a-shop-x-shop-b"].Status.PodName != "a" {
-			t.Error("the second volume took the first one's object")
-		}
+		testkit.Equal(t, "the second volume took the first one's object", a.statuses["a-shop-x-shop-b"].Status.PodName, "a")
 		r.Observe(outcome(volume.Unpublished, "a-shop-x", "b", nil))
 		waitIdle()
 		if len(a.statuses) != 1 || a.statuses["a-shop-x-shop-b"] == nil {
@@ -283,9 +275,7 @@ func TestNamesDoNotCollide(t *testing.T) {
 		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 200), nil, "1"))
 		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 201), nil, "1"))
 		waitIdle()
-		if len(a.statuses) != 3 {
-			t.Errorf("%d objects, want 3: names over 253 characters need a suffix each", len(a.statuses))
-		}
+		testkit.Equal(t, "objects: names over 253 characters need a suffix each", len(a.statuses), 3)
 		for name := range a.statuses {
 			if len(name) > 253 {
 				t.Errorf("a name of %d characters", len(name))
@@ -320,9 +310,7 @@ func TestFailureEpisode(t *testing.T) {
 		recovered.Failures = 20
 		r.Observe(recovered)
 		waitIdle()
-		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 {
-			t.Errorf("annotations after the recovery: %v", s.Annotations)
-		}
+		testkit.Equal(t, "annotations after the recovery", len(a.statuses["web-0-shop-db"].Annotations), 0)
 		reasons := map[string]int{}
 		for _, e := range a.events {
 			reasons[e.Reason]++
@@ -369,9 +357,7 @@ func TestRecordSetAside(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		waitIdle()
 		for _, e := range a.events {
-			if want := map[string]int32{"Node": 3, "Pod": 1}[e.InvolvedObject.Kind]; e.Count != want {
-				t.Errorf("%d times on the %s, want %d", e.Count, e.InvolvedObject.Kind, want)
-			}
+			testkit.Equal(t, "times on the "+e.InvolvedObject.Kind, e.Count, map[string]int32{"Node": 3, "Pod": 1}[e.InvolvedObject.Kind])
 		}
 		before := a.requests
 		if before > 4 {
@@ -379,9 +365,7 @@ func TestRecordSetAside(t *testing.T) {
 		}
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
 		waitIdle()
-		if a.requests != before {
-			t.Errorf("%d requests where nothing was set aside", a.requests-before)
-		}
+		testkit.Equal(t, "requests, and none where nothing was set aside", a.requests, before)
 	})
 }
 
@@ -402,14 +386,10 @@ func TestLastGoodIsVisible(t *testing.T) {
 		o.AsOf, o.Failures = asOf, 1
 		r.Observe(o)
 		waitIdle()
-		if annotation() != want {
-			t.Errorf("the annotation is %q after a failed refresh", annotation())
-		}
+		testkit.Equal(t, "the annotation after a failed refresh", annotation(), want)
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
 		waitIdle()
-		if annotation() != "" {
-			t.Errorf("the annotation is %q after a good refresh", annotation())
-		}
+		testkit.Equal(t, "the annotation after a good refresh", annotation(), "")
 	})
 }
 
@@ -439,9 +419,7 @@ func TestRotatedEventsAreOptional(t *testing.T) {
 			o.Changed = true
 			r.Observe(o)
 			waitIdle()
-			if (len(a.events) == 1) != on {
-				t.Errorf("rotated events %t: %d events", on, len(a.events))
-			}
+			testkit.Equal(t, "rotated events", len(a.events) == 1, on)
 		})
 	}
 }

@@ -90,9 +90,7 @@ func TestTakesItsTaintOffAndNoOther(t *testing.T) {
 func TestNothingToTakeOff(t *testing.T) {
 	n, c := serve(t, "other")
 	run(t, c, func() error { return nil })
-	if n.patches != 0 {
-		t.Errorf("%d patches", n.patches)
-	}
+	testkit.Equal(t, "patches", n.patches, 0)
 }
 
 func TestWaitsUntilReady(t *testing.T) {
@@ -109,7 +107,5 @@ func TestWaitsUntilReady(t *testing.T) {
 		}
 		return nil
 	})
-	if len(n.node.Spec.Taints) != 0 {
-		t.Errorf("taints %v", n.node.Spec.Taints)
-	}
+	testkit.Equal(t, "taints", len(n.node.Spec.Taints), 0)
 }

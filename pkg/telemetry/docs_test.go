@@ -28,8 +28,7 @@ const (
 func families(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
-	all, err := parser.TextToMetricFamilies(strings.NewReader(scrape(t)))
-	testkit.Must(t, err)
+	all := testkit.Value(parser.TextToMetricFamilies(strings.NewReader(scrape(t))))(t)
 	maps.DeleteFunc(all, func(name string, _ *dto.MetricFamily) bool {
 		return strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_")
 	})
@@ -39,8 +38,7 @@ func families(t *testing.T) map[string]*dto.MetricFamily {
 // TestDocumentedMetrics: docs/operating.md has the metrics that there are, with
 // their labels and their own words.
 func TestDocumentedMetrics(t *testing.T) {
-	data, err := os.ReadFile(page)
-	testkit.Must(t, err)
+	data := testkit.Value(os.ReadFile(page))(t)
 	before, rest, ok := strings.Cut(string(data), tableBegin)
 	_, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {

@@ -73,9 +73,7 @@ func scrape(t *testing.T) string {
 	open.Header.Set("Accept", "application/openmetrics-text")
 	o := httptest.NewRecorder()
 	m.Handler().ServeHTTP(o, open)
-	if !strings.Contains(o.Body.String(), `# {correlation_id="9f86d081",trace_id="0af7651916cd43dd8448eb211c80319c"} 1.0`) {
-		t.Error("no exemplar with the correlation id")
-	}
+	testkit.Has(t, o.Body.String(), `# {correlation_id="9f86d081",trace_id="0af7651916cd43dd8448eb211c80319c"} 1.0`)
 	return w.Body.String()
 }
 
@@ -85,10 +83,8 @@ func countAPI(t *testing.T, m *telemetry.Metrics) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	transport := m.CountAPIRequests(http.DefaultTransport)
 	for _, query := range []string{"", "?watch=true"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+query, nil)
-		testkit.Must(t, err)
-		resp, err := transport.RoundTrip(r)
-		testkit.Must(t, err)
+		r := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+query, nil))(t)
+		resp := testkit.Value(transport.RoundTrip(r))(t)
 		_ = resp.Body.Close()
 		if query == "" {
 			continue
@@ -103,8 +99,7 @@ func countAPI(t *testing.T, m *telemetry.Metrics) {
 
 // TestLint checks the metrics by Prometheus' rules, except for the incumbent's names.
 func TestLint(t *testing.T) {
-	problems, err := promlint.New(strings.NewReader(scrape(t))).Lint()
-	testkit.Must(t, err)
+	problems := testkit.Value(promlint.New(strings.NewReader(scrape(t))).Lint())(t)
 	for _, p := range problems {
 		if p.Metric != "rotation_reconcile_duration_sec" && p.Metric != "node_publish_total" {
 			t.Errorf("%s: %s", p.Metric, p.Text)
@@ -130,9 +125,7 @@ func TestSeriesExistAtZero(t *testing.T) {
 		`mayfly_step_duration_seconds_count{kind="refresh",step="write"} 0`,
 		`node_unpublish_error_total{os_type="linux"} 0`,
 	} {
-		if !strings.Contains(w.Body.String(), want+"\n") {
-			t.Errorf("no line %q", want)
-		}
+		testkit.Has(t, w.Body.String(), want+"\n")
 	}
 }
 
@@ -170,8 +163,6 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_trace_spans_total{result="sent"} 5`, `mayfly_trace_spans_total{result="failed"} 0`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {
-		if !strings.Contains(text, want+"\n") {
-			t.Errorf("no line %q", want)
-		}
+		testkit.Has(t, text, want+"\n")
 	}
 }

@@ -33,9 +33,7 @@ func TestInspectWithoutMount(t *testing.T) {
 		"/":              {Exists: true},
 	}
 	for name, want := range tests {
-		if got := mustInspect(t, m, dir+name); !reflect.DeepEqual(got, want) {
-			t.Errorf("%q: got %+v, want %+v", name, got, want)
-		}
+		testkit.Equal(t, fmt.Sprintf("%q", name), mustInspect(t, m, dir+name), want)
 	}
 	if _, err := m.Inspect(dir + "/file/below"); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("below a file: %v", err)
@@ -160,9 +158,7 @@ func TestInspectAgrees(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 		for way, info := range infos {
-			if !reflect.DeepEqual(info, infos["mountinfo"]) {
-				t.Errorf("%s: %s has\n%+v, mountinfo has\n%+v", path, way, info, infos["mountinfo"])
-			}
+			testkit.Equal(t, fmt.Sprintf("%s: %s, and mountinfo", path, way), info, infos["mountinfo"])
 			if info.FSType != want.FsType || info.Source != want.Source || info.Root != want.Root {
 				t.Errorf("%s: got %+v, want %+v", path, info, want)
 			}
@@ -217,15 +213,11 @@ func TestOpen(t *testing.T) {
 		testkit.Must(t, unix.Unmount(part, 0))
 		f := testkit.Value(m.Open(target))(t)
 		defer func() { _ = f.Close() }()
-		if f.Name() != target {
-			t.Errorf("the file is named %q", f.Name())
-		}
+		testkit.Equal(t, "the name of the file", f.Name(), target)
 		// A write after the unmount does not reach the directory below.
 		testkit.Must(t, unix.Unmount(target, unix.MNT_DETACH))
 		testkit.Must(t, unix.Mkdirat(int(f.Fd()), "late", 0o700))
-		if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
-			t.Errorf("the disk holds %v, %v", entries, err)
-		}
+		testkit.Empty(t, "the disk holds", testkit.Value(os.ReadDir(target))(t))
 	})
 }
 
@@ -275,9 +267,7 @@ func TestUnescape(t *testing.T) {
 		`\999`: `\999`, `\777`: `\777`, `\+12`: `\+12`, `\134040`: `\040`, `\` + `\040`: `\ `, `\377`: "\xff",
 	}
 	for in, want := range tests {
-		if got := unescape(in); got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
+		testkit.Equal(t, in, unescape(in), want)
 	}
 }
 
@@ -362,9 +352,7 @@ func FuzzUnescape(f *testing.F) {
 		return b.String()
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if got := unescape(escape(s)); got != s {
-			t.Errorf("%q came back as %q", s, got)
-		}
+		testkit.Equal(t, "what came back", unescape(escape(s)), s)
 		if got := unescape(s); len(got) > len(s) {
 			t.Errorf("%q grew to %q", s, got)
 		}

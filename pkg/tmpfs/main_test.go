@@ -162,8 +162,7 @@ func mustMount(t testing.TB, m *Mounter, target string, o Options) {
 
 func mustInspect(t testing.TB, m *Mounter, target string) Info {
 	t.Helper()
-	info := testkit.Value(m.Inspect(target))(t)
-	return info
+	return testkit.Value(m.Inspect(target))(t)
 }
 
 // mountBy mounts something that is not the driver's.
@@ -228,7 +227,5 @@ func TestUserNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	if !strings.Contains(string(output), "--- PASS: TestMountOptions") {
-		t.Errorf("no test has run:\n%s", output)
-	}
+	testkit.Has(t, string(output), "--- PASS: TestMountOptions") // the tests have run
 }

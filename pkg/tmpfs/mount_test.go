@@ -88,15 +88,11 @@ func TestLimitsHold(t *testing.T) {
 		mustMount(t, m, target, Options{Size: 64 << 10, Inodes: 4})
 		write(t, filepath.Join(target, "fits"), 64<<10)
 		err := os.WriteFile(filepath.Join(target, "more"), []byte("x"), 0o600)
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("a byte over the limit: %v", err)
-		}
+		testkit.Is(t, err, unix.ENOSPC) // a byte over the limit
 		// The root directory, "fits" and "more" use three of four inodes.
 		write(t, filepath.Join(target, "last"), 0)
 		err = os.WriteFile(filepath.Join(target, "over"), nil, 0o600)
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("an inode over the limit: %v", err)
-		}
+		testkit.Is(t, err, unix.ENOSPC) // an inode over the limit
 	})
 }
 
@@ -131,9 +127,7 @@ func TestMountRefusesTargets(t *testing.T) {
 				}
 			})
 		}
-		if left := leftBehind(); len(left) > 0 {
-			t.Errorf("mounted all the same: %q", left)
-		}
+		testkit.Empty(t, "mounted all the same", leftBehind())
 	})
 }
 
@@ -187,9 +181,7 @@ func TestMountRefusesMountPoints(t *testing.T) {
 					got.Root != test.info.Root || got.ReadOnly != test.info.ReadOnly {
 					t.Errorf("reported as %+v, want %+v", got, test.info)
 				}
-				if after := seen(t, target); after.ID != before.ID {
-					t.Errorf("topmost mount was %+v and is %+v", before, after)
-				}
+				testkit.Equal(t, "the id of the topmost mount", seen(t, target).ID, before.ID)
 			})
 		}
 	})
@@ -260,9 +252,7 @@ func TestMountListIsCurrent(t *testing.T) {
 	var list, other mountList
 	check := func(after string) {
 		t.Helper()
-		if _, err := other.current(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Value(other.current())(t)
 		got := testkit.Value(list.current())(t)
 		want := testkit.Value(os.ReadFile(mountinfoPath))(t)
 		if got, want := ownLines(got), ownLines(want); got != want {
@@ -348,9 +338,7 @@ func TestValidate(t *testing.T) {
 func TestValidateNames(t *testing.T) {
 	err := (&Mounter{}).Mount("/nowhere", Options{Mode: 0o777})
 	testkit.Says(t, err, "/nowhere", "Size")
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("more than one line: %v", err)
-	}
+	testkit.Lacks(t, err.Error(), "\n")
 }
 
 func TestMountAtOnce(t *testing.T) {
@@ -405,9 +393,7 @@ func TestMountSeesLaterMount(t *testing.T) {
 		d := testkit.Value(openDirectory(target))(t)
 		defer d.close()
 		mountBy(t, "other", target, "tmpfs", 0, "size=4k")
-		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
-			t.Errorf("got %v, want ErrMounted", err)
-		}
+		testkit.Is(t, m.mountAt(d, small()), ErrMounted)
 		if info := mustInspect(t, m, target); depth(t, target) != 1 || info.Source != "other" {
 			t.Errorf("found %+v", info)
 		}
@@ -424,9 +410,7 @@ func TestMountRefusesMovedMountPoint(t *testing.T) {
 		d := testkit.Value(openDirectory(target))(t)
 		defer d.close()
 		testkit.Must(t, os.Rename(dir+"/old", dir+"/new"))
-		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
-			t.Errorf("got %v, want ErrMounted", err)
-		}
+		testkit.Is(t, m.mountAt(d, small()), ErrMounted)
 		if info := mustInspect(t, m, dir+"/new/mount"); !info.Ours || depth(t, dir+"/new/mount") != 1 {
 			t.Errorf("found %+v", info)
 		}

@@ -37,16 +37,10 @@ func wantVolume(t *testing.T, act func(target string) error) {
 	if err := act(target); !errors.Is(err, ErrNotMounted) || !strings.Contains(err.Error(), target) {
 		t.Errorf("not mounted: %v", err)
 	}
-	if err := act(target + "/missing"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing: %v", err)
-	}
+	testkit.Is(t, act(target+"/missing"), fs.ErrNotExist)
 	mountBy(t, "other", target, "tmpfs", 0, "size=4k")
-	if err := act(target); !errors.Is(err, ErrForeign) {
-		t.Errorf("foreign: %v", err)
-	}
-	if err := act("relative"); !errors.Is(err, ErrTarget) {
-		t.Errorf("relative: %v", err)
-	}
+	testkit.Is(t, act(target), ErrForeign) // foreign
+	testkit.Is(t, act("relative"), ErrTarget)
 }
 
 func TestStatsWantsVolume(t *testing.T) {
@@ -73,9 +67,7 @@ func TestResize(t *testing.T) {
 		if !after.Ours || depth(t, target) != 1 || after.Has("noswap") != before.Has("noswap") {
 			t.Errorf("was %+v, is %+v", before, after)
 		}
-		if info, err := os.Stat(target + "/kept"); err != nil || info.Size() != 50_000 {
-			t.Errorf("the contents: %v, %v", info, err)
-		}
+		testkit.Equal(t, "the size of the contents", testkit.Value(os.Stat(target+"/kept"))(t).Size(), 50_000)
 		if err := m.Resize(target, 52<<10, 2); err != nil {
 			t.Errorf("shrinking to what is used: %v", err)
 		}
@@ -110,9 +102,7 @@ func TestResizeBelowUse(t *testing.T) {
 				t.Errorf("%v: got %v, want ErrTooSmall", limit, err)
 			}
 		}
-		if after, err := m.Stats(target); err != nil || after != before {
-			t.Errorf("was %+v, is %+v, %v", before, after, err)
-		}
+		testkit.Equal(t, "the file system", testkit.Value(m.Stats(target))(t), before)
 	})
 }
 

@@ -34,8 +34,7 @@ var stageOptions = Options{Size: 64 << 10, Inodes: 8, Mode: 0o700}
 func TestStage(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.MakeStage(dir, stageOptions)
-		testkit.Must(t, err)
+		s := testkit.Value(m.MakeStage(dir, stageOptions))(t)
 		info, err := m.Inspect(s.Path())
 		if err != nil || !info.Ours || !info.Has("nosuid") || !info.Has("nodev") || !info.Has("noexec") || !info.Has("mode=700") {
 			t.Errorf("the stage is %+v, %v", info, err)
@@ -44,22 +43,16 @@ func TestStage(t *testing.T) {
 			t.Errorf("path %q, the volume holds %q", s.Path(), listed(t, dir))
 		}
 		testkit.Must(t, os.WriteFile(s.Path()+"/a", []byte("x"), 0o600))
-		if err := os.WriteFile(s.Path()+"/big", make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("a file over the limit: %v", err)
-		}
-		late, err := os.OpenFile(s.Path()+"/late", os.O_CREATE|os.O_WRONLY, 0o600) // keeps the mount busy
+		testkit.Is(t, os.WriteFile(s.Path()+"/big", make([]byte, 1<<20), 0o600), unix.ENOSPC) // a file over the limit
+		late, err := os.OpenFile(s.Path()+"/late", os.O_CREATE|os.O_WRONLY, 0o600)            // keeps the mount busy
 		testkit.Must(t, err)
 		defer func() { _ = late.Close() }()
 		if names, err := s.Root().Readdirnames(-1); err != nil || len(names) != 3 {
 			t.Errorf("the root shows %q, %v", names, err)
 		}
 		testkit.Must(t, s.Close())
-		if names := listed(t, dir); len(names) > 0 {
-			t.Errorf("%q are left", names)
-		}
-		if err := os.WriteFile(s.Path()+"/a", nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a late writer: %v", err)
-		}
+		testkit.Empty(t, "what is left", listed(t, dir))
+		testkit.Is(t, os.WriteFile(s.Path()+"/a", nil, 0o600), fs.ErrNotExist) // a late writer
 	})
 }
 
@@ -69,9 +62,7 @@ func TestStageNeedsAMountedTmpfs(t *testing.T) {
 		if _, err := m.MakeStage(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("no mount: %v", err)
 		}
-		if err := m.SweepStages(dir); !errors.Is(err, ErrNotMounted) {
-			t.Errorf("sweeping no mount: %v", err)
-		}
+		testkit.Is(t, m.SweepStages(dir), ErrNotMounted) // no mount
 		if _, err := m.MakeStage("/proc", stageOptions); !errors.Is(err, ErrForeign) {
 			t.Errorf("no tmpfs: %v", err)
 		}
@@ -97,9 +88,7 @@ func TestSweep(t *testing.T) {
 		for range 2 {
 			testkit.Must(t, m.SweepStages(dir))
 		}
-		if got := strings.Join(listed(t, dir), " "); got != "..data "+stagePrefix+"other" {
-			t.Errorf("%s are left", got)
-		}
+		testkit.Equal(t, "what is left", strings.Join(listed(t, dir), " "), "..data "+stagePrefix+"other")
 	})
 }
 

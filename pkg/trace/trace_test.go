@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var work = trace.Work{PodNamespace: "shop", PodName: "web-0", PodUID: "u1", Volume: "csi-1", Class: "db"}
@@ -55,9 +56,7 @@ func TestSpans(t *testing.T) {
 	if root.Parent.SpanID().String() != "b7ad6b7169203331" || !root.Parent.IsRemote() || root.Context.TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
 		t.Error("the work is not of the caller's trace")
 	}
-	if want := "00-0af7651916cd43dd8448eb211c80319c-" + request.Context.SpanID().String() + "-01"; header.Get("Traceparent") != want {
-		t.Errorf("traceparent %q, want %q", header.Get("Traceparent"), want)
-	}
+	testkit.Equal(t, "traceparent", header.Get("Traceparent"), "00-0af7651916cd43dd8448eb211c80319c-"+request.Context.SpanID().String()+"-01")
 	if !request.Failed || root.Failed {
 		t.Errorf("the request failed: %v, the work: %v", request.Failed, root.Failed)
 	}
@@ -78,9 +77,7 @@ func TestSpans(t *testing.T) {
 		trace.KeyServer: "vault.example", trace.KeyPort: "8200", trace.KeyStatus: "403", trace.KeyCorrelation: "c1", trace.KeyResend: "1",
 		trace.KeyReason: "Denied", trace.KeyProvider: "vault", trace.KeyChanged: "false",
 	} {
-		if got[key] != want {
-			t.Errorf("%s is %q, want %q", key, got[key], want)
-		}
+		testkit.Equal(t, key, got[key], want)
 	}
 }
 
@@ -102,9 +99,7 @@ func TestManyRequests(t *testing.T) {
 func TestNotSampled(t *testing.T) {
 	var ended []trace.Ended
 	header := whole(t.Context(), newTracer(&ended, sdk.WithSampler(sdk.NeverSample())))
-	if n := len(ended); n != 0 {
-		t.Errorf("%d spans", n)
-	}
+	testkit.Equal(t, "spans", len(ended), 0)
 	if got := header.Get("Traceparent"); len(got) != 55 || got[53:] != "00" {
 		t.Errorf("traceparent %q", got)
 	}

@@ -77,8 +77,7 @@ func (r *rig) restart() {
 
 func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
 	t.Helper()
-	s := testkit.Value(statedir.New(dir, slog.New(slog.NewTextHandler(log, nil))))(t)
-	return s
+	return testkit.Value(statedir.New(dir, slog.New(slog.NewTextHandler(log, nil))))(t)
 }
 
 // background runs the Manager until the test or the returned func ends it.
@@ -166,21 +165,17 @@ func (r *rig) wantNoTarget(req volume.Request) {
 func (r *rig) wantNothing(req volume.Request) {
 	r.t.Helper()
 	r.wantNoTarget(req)
-	if records := r.records(); len(records) > 0 {
-		r.t.Errorf("records are left: %v", records)
-	}
+	testkit.Empty(r.t, "records are left", r.records())
 	testkit.Eventually(r.t, "no class is left in the state", func() bool { return len(r.classFiles()) == 0 })
 }
 
 func (r *rig) classFiles() []string {
-	found := testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.class")))(r.t)
-	return found
+	return testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.class")))(r.t)
 }
 
 // records are those of volumes, and not the classes that they name.
 func (r *rig) records() []string {
-	found := testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.json*")))(r.t)
-	return found
+	return testkit.Value(filepath.Glob(filepath.Join(r.stateDir, "*.json*")))(r.t)
 }
 
 // onlyRecord reads the one record that there is, as a new process would, from
@@ -193,24 +188,12 @@ func (r *rig) onlyRecord() *volume.Record {
 			testkit.Must(r.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
 		}
 	}
-	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
-	testkit.Must(r.t, err)
+	s := testkit.Value(statedir.New(dir, slog.New(slog.DiscardHandler)))(r.t)
 	loaded, err := s.Load()
 	if err != nil || len(loaded.Records) != 1 {
 		r.t.Fatalf("%d records, want 1: %v", len(loaded.Records), err)
 	}
 	return loaded.Records[0]
-}
-
-func wantReason(t *testing.T, err error, want fault.Reason, texts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want reason %s", want)
-	}
-	if got := fault.Of(err); got != want {
-		t.Errorf("the reason is %s, want %s: %v", got, want, err)
-	}
-	testkit.Says(t, err, texts...)
 }
 
 // fakeStore is a secret store in memory, with people's mishaps on demand.

@@ -127,12 +127,8 @@ func TestLostMountKeepsTheCredentials(t *testing.T) {
 				if rec.Leaving || !rec.PublishedAt.Equal(published) || rec.Provider != "fake" || rec.Tokens["vault"].JWT.Reveal() != "jwt-2" || r.Count() != 1 {
 					t.Errorf("the record is %+v, and %d volumes are known", rec, r.Count())
 				}
-				if n := r.other.count(); n != 0 {
-					t.Errorf("%d fetches from another provider", n)
-				}
-				if n := r.store.releases() + r.other.releases(); n != 0 {
-					t.Errorf("%d releases while the pod runs", n)
-				}
+				testkit.Equal(t, "fetches from another provider", r.other.count(), 0)
+				testkit.Equal(t, "releases while the pod runs", r.store.releases()+r.other.releases(), 0)
 				r.Mounts = mounts
 				r.store.set(func(s *fakeStore) { s.panics = false })
 				testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
@@ -235,7 +231,7 @@ func TestUnmountBetweenLookAndWrite(t *testing.T) {
 			o := r.refreshNow()
 			wantNoFiles(t, req.Target)
 			if denied == nil {
-				wantReason(t, o.Err, fault.Mount, "no longer mounted")
+				testkit.Fails(t, o.Err, fault.Mount, "no longer mounted")
 			}
 		})
 	}
@@ -245,7 +241,7 @@ func TestUnmountBetweenLookAndWrite(t *testing.T) {
 		r.Mounts = m
 		m.armed.Store(true)
 		req := r.request("a")
-		wantReason(t, r.Publish(t.Context(), req), fault.Mount, "no longer mounted")
+		testkit.Fails(t, r.Publish(t.Context(), req), fault.Mount, "no longer mounted")
 		r.wantNoTarget(req)
 	})
 }
@@ -340,13 +336,13 @@ func TestStageBeforeTheFirstPayload(t *testing.T) {
 	r, w := newStageRig(t)
 	req := r.request("a")
 	w.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "down") })
-	wantReason(t, r.Publish(t.Context(), req), fault.Unavailable)
+	testkit.Fails(t, r.Publish(t.Context(), req), fault.Unavailable)
 	r.wantNoTarget(req)
 	w.set(func(s *fakeStore) { s.fail, s.panics = nil, true })
-	wantReason(t, r.Publish(t.Context(), req), fault.Internal)
+	testkit.Fails(t, r.Publish(t.Context(), req), fault.Internal)
 	r.wantNoTarget(req)
 	w.leave = true
-	wantReason(t, r.Publish(t.Context(), req), fault.Internal)
+	testkit.Fails(t, r.Publish(t.Context(), req), fault.Internal)
 	r.wantNoTarget(req)
 	w.leave = false
 	w.set(func(s *fakeStore) { s.panics = false })
@@ -370,7 +366,7 @@ func TestCrashBeforeTheFirstPayload(t *testing.T) {
 		t.Fatal("the volume counts as published")
 	}
 	w.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") })
-	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
+	testkit.Fails(t, r.Publish(t.Context(), req), fault.Denied)
 	r.wantNoTarget(req)
 	w.set(func(s *fakeStore) { s.fail = nil })
 	r.publish(req)

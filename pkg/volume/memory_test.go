@@ -39,7 +39,7 @@ func (r *rig) contents() int64 { return r.budget.Usage().ByKind[budget.Contents]
 func TestContentsHaveABudget(t *testing.T) {
 	r := newSmallRig(t)
 	n, err := r.manyPublishes("evil", 50)
-	wantReason(t, err, fault.Exhausted, "namespace evil", "--namespace-memory-limit", "SecretProviderClass evil/secrets")
+	testkit.Fails(t, err, fault.Exhausted, "namespace evil", "--namespace-memory-limit", "SecretProviderClass evil/secrets")
 	if n < 3 || n > 5 {
 		t.Errorf("%d volumes of one tenant, want about four", n)
 	}
@@ -47,7 +47,7 @@ func TestContentsHaveABudget(t *testing.T) {
 		t.Fatalf("after %d volumes of another tenant: %v", n, err)
 	}
 	_, err = r.manyPublishes("third", 1)
-	wantReason(t, err, fault.Exhausted, "memory of the node", "--memory-budget")
+	testkit.Fails(t, err, fault.Exhausted, "memory of the node", "--memory-budget")
 	fetches := r.store.count()
 	r.background()
 	r.fill(100<<10 - 1) // every volume changes, and each has the room for it
@@ -76,7 +76,7 @@ func TestNoFetchWithoutRoom(t *testing.T) {
 	for i := range 10 {
 		req := r.request(fmt.Sprint("evil-more-", i))
 		req.Pod.Namespace, req.Class.Namespace = "evil", "evil"
-		wantReason(t, r.Publish(t.Context(), req), fault.Exhausted)
+		testkit.Fails(t, r.Publish(t.Context(), req), fault.Exhausted)
 		r.wantNoTarget(req)
 	}
 	if n := r.store.count() - before; n > 0 {
@@ -98,11 +98,9 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 	r.background()
 	r.fill(500 << 10)
 	o := r.refreshNow()
-	wantReason(t, o.Err, fault.TooLarge, "--volume-memory-limit")
+	testkit.Fails(t, o.Err, fault.TooLarge, "--volume-memory-limit")
 	r.wantFile(req, "password", strings.Repeat("x", 100<<10))
-	if now := r.contents(); now != before {
-		t.Errorf("%d bytes are charged after a refused write, %d before", now, before)
-	}
+	testkit.Equal(t, "bytes charged after a refused write", r.contents(), before)
 	r.fill(10 << 10)
 	if o := r.refreshNow(); o.Err != nil {
 		t.Fatal(o.Err)
@@ -114,9 +112,7 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 		t.Errorf("%d bytes are charged for 10 KiB after the payload before is gone", r.contents())
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	if r.contents() != 0 {
-		t.Errorf("%d bytes are charged for nothing", r.contents())
-	}
+	testkit.Equal(t, "bytes are charged for nothing", r.contents(), 0)
 }
 
 // A driver that starts beyond its limits keeps live volumes, accepts unpublishes, refuses new volumes,
@@ -163,9 +159,7 @@ func TestContentsAreMeasuredAtTheStart(t *testing.T) {
 	}
 	testkit.Must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
 	r.restart()
-	if used := r.contents(); used != 0 {
-		t.Errorf("%d bytes are charged for a volume that is not mounted", used)
-	}
+	testkit.Equal(t, "bytes charged for a volume that is not mounted", r.contents(), 0)
 }
 
 // Files of one byte, links and long names take memory too.
@@ -209,12 +203,12 @@ func TestCeilings(t *testing.T) {
 		t.Errorf("a live volume is refreshed with %v and again at %s", o.Err, o.NextAt)
 	}
 	r.fill(1001)
-	wantReason(t, r.refreshNow().Err, fault.TooLarge, "the volume's limit is 1000", "--max-volume-size-limit")
+	testkit.Fails(t, r.refreshNow().Err, fault.TooLarge, "the volume's limit is 1000", "--max-volume-size-limit")
 	r.wantFile(live, "password", "one")
 	r.fill(1000)
-	wantReason(t, r.Publish(t.Context(), r.request("size")), fault.NotAllowed, "spec.parameters.volumeSizeLimit", "--max-volume-size-limit")
+	testkit.Fails(t, r.Publish(t.Context(), r.request("size")), fault.NotAllowed, "spec.parameters.volumeSizeLimit", "--max-volume-size-limit")
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 0 })
-	wantReason(t, r.Publish(t.Context(), r.request("inodes")), fault.NotAllowed, "spec.parameters.volumeInodeLimit", "--max-volume-inode-limit")
+	testkit.Fails(t, r.Publish(t.Context(), r.request("inodes")), fault.NotAllowed, "spec.parameters.volumeInodeLimit", "--max-volume-inode-limit")
 	r.classes.edit(func(c *class.Class) { c.InodeLimit = 20 })
 	r.publish(r.request("good"))
 }

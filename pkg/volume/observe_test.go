@@ -50,7 +50,7 @@ func TestOutcomesSayWhoAsked(t *testing.T) {
 			t.Errorf("class version %q, tokens %v, asked %q, want %q and %q", o.ClassVersion, o.Tokens, o.Asked, version, asked)
 		}
 	}
-	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
+	testkit.Fails(t, r.Publish(t.Context(), req), fault.Denied)
 	check(r.seen.last(volume.Published), "1", "fetch-1")
 	r.store.fail = nil
 	r.publish(req)
@@ -197,9 +197,7 @@ func TestStatusFollowsAVolume(t *testing.T) {
 	r.classes.edit(func(c *class.Class) { c.OnDenied = class.DeniedEmpty })
 	r.store.set(func(st *fakeStore) { st.fail = fault.New(fault.Denied, "no") })
 	r.refreshNow()
-	if s := r.only(); s.State != volume.Emptied {
-		t.Errorf("after a denial: %+v", s)
-	}
+	testkit.Equal(t, "after a denial", r.only().State, volume.Emptied)
 	r.store.set(func(st *fakeStore) { st.fail = nil })
 	r.refreshNow()
 	if s := r.only(); s.State != volume.Fresh || s.LastFailure != "" || s.LastReason != "" || !s.FailedAt.IsZero() {
@@ -207,9 +205,7 @@ func TestStatusFollowsAVolume(t *testing.T) {
 	}
 	stop()
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	if all := r.Statuses(); len(all) != 0 {
-		t.Errorf("after it went: %+v", all)
-	}
+	testkit.Equal(t, "after it went", len(r.Statuses()), 0)
 	if o := r.Overview(); len(o.Revocations) != 1 || o.Revocations[0].Pod != req.Pod || o.Revocations[0].Provider != "fake" {
 		t.Errorf("what is to be ended: %+v", o.Revocations)
 	}
@@ -237,13 +233,9 @@ func TestRefreshPod(t *testing.T) {
 			t.Fatalf("refreshes %q", ids)
 		}
 	}
-	if ids := r.RefreshPod("bank", "a"); len(ids) != 0 {
-		t.Errorf("another namespace's pod: %q", ids)
-	}
+	testkit.Equal(t, "another namespace's pod", len(r.RefreshPod("bank", "a")), 0)
 	for _, s := range r.Statuses() {
-		if due := s.NextAt.Before(time.Now().Add(2 * time.Second)); due != (s.ID == a.ID) {
-			t.Errorf("%s is due at %s", s.ID, s.NextAt)
-		}
+		testkit.Equal(t, "due at once, "+s.ID, s.NextAt.Before(time.Now().Add(2*time.Second)), s.ID == a.ID)
 	}
 	r.background()
 	testkit.Eventually(t, "the volume is refreshed", func() bool { return r.store.count() == before+1 })

@@ -84,7 +84,7 @@ func TestFailedFirstPublishLeavesNothing(t *testing.T) {
 			tc.spoil(r)
 			req := r.request("a")
 			err := r.Publish(t.Context(), req)
-			wantReason(t, err, tc.want, tc.text, "failed to mount secrets store objects for pod shop/a")
+			testkit.Fails(t, err, tc.want, tc.text, "failed to mount secrets store objects for pod shop/a")
 			var kept *volume.KeptError
 			if errors.As(err, &kept) {
 				t.Error("a first publish has nothing to keep")
@@ -118,7 +118,7 @@ func TestTargetsThatAreNotOurs(t *testing.T) {
 			r := newRig(t)
 			req := r.request("a")
 			tc.plant(t, req.Target)
-			wantReason(t, r.Publish(t.Context(), req), tc.want, req.Target)
+			testkit.Fails(t, r.Publish(t.Context(), req), tc.want, req.Target)
 			if _, err := os.Lstat(req.Target); err != nil && tc.name != "parent missing" {
 				t.Errorf("what stood at the target path is gone: %v", err)
 			}
@@ -137,8 +137,7 @@ func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
 	mountTmpfs(t, req.Target)
-	root, err := os.Open(req.Target)
-	testkit.Must(t, err)
+	root := testkit.Value(os.Open(req.Target))(t)
 	dir, err := atomicdir.Open(root)
 	testkit.Must(t, errors.Join(err, root.Close()))
 	testkit.Value(dir.Write([]atomicdir.File{{Path: "password", Contents: []byte("old")}}, atomicdir.Options{}))(t)
@@ -169,7 +168,9 @@ func TestSameIDForSomethingElse(t *testing.T) {
 	} {
 		other := req
 		change(&other)
-		t.Run(name, func(t *testing.T) { wantReason(t, r.Publish(t.Context(), other), fault.Conflict, "already published") })
+		t.Run(name, func(t *testing.T) {
+			testkit.Fails(t, r.Publish(t.Context(), other), fault.Conflict, "already published")
+		})
 	}
 	r.wantFile(req, "password", "one")
 }
@@ -188,9 +189,7 @@ func TestPublishTwiceAtOnce(t *testing.T) {
 	close(gate)
 	wg.Wait()
 	testkit.Must(t, errors.Join(errs...))
-	if n := r.store.count(); n != 1 {
-		t.Errorf("%d fetches for one volume, want 1", n)
-	}
+	testkit.Equal(t, "fetches for one volume", r.store.count(), 1)
 }
 
 func TestUnpublishDuringPublish(t *testing.T) {
@@ -201,7 +200,7 @@ func TestUnpublishDuringPublish(t *testing.T) {
 	go func() { published <- r.Publish(t.Context(), req) }()
 	testkit.Eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	wantReason(t, <-published, fault.Canceled)
+	testkit.Fails(t, <-published, fault.Canceled)
 	testkit.Eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
 	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
@@ -229,7 +228,7 @@ func TestUnpublishLeavesForeignMountsAlone(t *testing.T) {
 	req := r.request("a")
 	testkit.Must(t, os.Mkdir(req.Target, 0o750))
 	testkit.Must(t, unix.Mount(t.TempDir(), req.Target, "", unix.MS_BIND, ""))
-	wantReason(t, r.Unpublish(t.Context(), req.ID, req.Target), fault.Conflict, "mounted by something else")
+	testkit.Fails(t, r.Unpublish(t.Context(), req.ID, req.Target), fault.Conflict, "mounted by something else")
 }
 
 // fullState has the state directory on a file system that fill fills up.
@@ -254,10 +253,8 @@ func TestStateDirectoryFull(t *testing.T) {
 	req := r.request("a")
 	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("s3cr3t")}}
 	err := r.Publish(t.Context(), req)
-	wantReason(t, err, fault.State, "no space left", r.stateDir)
-	if strings.Contains(err.Error(), "s3cr3t") {
-		t.Error("the error shows the token")
-	}
+	testkit.Fails(t, err, fault.State, "no space left", r.stateDir)
+	testkit.Lacks(t, err.Error(), "s3cr3t")
 	r.wantNoTarget(req)
 	drain()
 	r.publish(req)
@@ -280,12 +277,8 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	r.wantFile(req, "password", "two")
 	drain()
 	r.refreshed(1)
-	if n := r.store.releases(); n != 0 {
-		t.Errorf("%d releases of a live volume", n)
-	}
-	if rec := r.onlyRecord(); rec.Target != req.Target {
-		t.Errorf("the record is of %q", rec.Target)
-	}
+	testkit.Equal(t, "releases of a live volume", r.store.releases(), 0)
+	testkit.Equal(t, "the record's target", r.onlyRecord().Target, req.Target)
 }
 
 func TestLastGood(t *testing.T) {
@@ -312,7 +305,7 @@ func TestLastGood(t *testing.T) {
 			req := r.request("a")
 			err := r.Publish(t.Context(), req)
 			if tc.want != "" {
-				wantReason(t, err, tc.want)
+				testkit.Fails(t, err, tc.want)
 				return
 			}
 			testkit.Must(t, err)
@@ -338,7 +331,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("stats %+v", s)
 	}
 	_, err = r.Stats(req.ID, t.TempDir())
-	wantReason(t, err, fault.NotFound, "not published")
+	testkit.Fails(t, err, fault.NotFound, "not published")
 }
 
 // watchedMounts counts mounts, and can delay them or have them fail.
@@ -398,9 +391,7 @@ func TestMountsWhileTheStoreIsAsked(t *testing.T) {
 	req := r.request("a")
 	testkit.Must(t, r.Publish(ctx, req))
 	r.wantFile(req, "password", "one")
-	if n := m.mounts(); n != 1 {
-		t.Errorf("%d mounts", n)
-	}
+	testkit.Equal(t, "mounts", m.mounts(), 1)
 }
 
 // TestNoMountIsLeft: the store refuses while the volume is being mounted, and
@@ -415,7 +406,7 @@ func TestNoMountIsLeft(t *testing.T) {
 			close(m.goOn)
 		}()
 		req := r.request("a")
-		wantReason(t, r.Publish(t.Context(), req), fault.Denied)
+		testkit.Fails(t, r.Publish(t.Context(), req), fault.Denied)
 		r.wantNoTarget(req)
 	}
 }
@@ -427,7 +418,7 @@ func TestRefusedAtOnce(t *testing.T) {
 	var all []volume.Request
 	for i := range 100 {
 		all = append(all, r.request(fmt.Sprintf("a%d", i)))
-		wantReason(t, r.Publish(t.Context(), all[i]), fault.Denied)
+		testkit.Fails(t, r.Publish(t.Context(), all[i]), fault.Denied)
 	}
 	for _, req := range all {
 		r.wantNoTarget(req)
@@ -452,7 +443,7 @@ func TestMountThatFails(t *testing.T) {
 			r.store.state = "a credential"
 			r.background()
 			req := r.request("a")
-			wantReason(t, r.Publish(t.Context(), req), c.want)
+			testkit.Fails(t, r.Publish(t.Context(), req), c.want)
 			testkit.Eventually(t, "what the store gave is let go", func() bool { return r.store.releases() > 0 })
 		})
 	}

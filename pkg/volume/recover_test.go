@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -35,16 +34,12 @@ func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
 	r.publish(req)
 	r.classes.retained = 0 // those of the dead process
 	r.restart()
-	if n := r.store.count(); n != 1 {
-		t.Errorf("%d fetches, want that of the first publish only", n)
-	}
+	testkit.Equal(t, "fetches, with that of the first publish", r.store.count(), 1)
 	if r.Count() != 1 || r.classes.held() != 1 || r.store.imported[req.ID] != "state of "+req.ID {
 		t.Errorf("count %d, held %d, imported %v", r.Count(), r.classes.held(), r.store.imported)
 	}
 	r.publish(req)
-	if n := r.store.count(); n != 1 {
-		t.Errorf("a republish after the restart fetched")
-	}
+	testkit.Equal(t, "fetches, and none by a republish after the restart", r.store.count(), 1)
 	r.background()
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.refreshed(1)
@@ -65,9 +60,7 @@ func TestRecoverLetsGoOfWhatIsNotMounted(t *testing.T) {
 	r.background()
 	testkit.Eventually(t, "the credentials of the gone volume are released", func() bool { return r.store.releases() == 1 })
 	testkit.Eventually(t, "its record is gone", func() bool { return len(r.records()) == 1 })
-	if r.Count() != 1 {
-		t.Errorf("count %d, want that of the live volume", r.Count())
-	}
+	testkit.Equal(t, "volumes, with the live one", r.Count(), 1)
 	r.publish(gone) // its pod still runs: kubelet republishes
 	r.wantFile(gone, "password", "one")
 }
@@ -80,9 +73,7 @@ func TestReleaseOutlivesARestart(t *testing.T) {
 	r.restart()
 	r.store.set(func(s *fakeStore) { s.failRel = 1 })
 	r.background()
-	if n := r.seen.count("recover", false); n != 0 {
-		t.Errorf("%d volumes were said to be recovered, though the only one is gone", n)
-	}
+	testkit.Equal(t, "volumes were said to be recovered, though the only one is gone", r.seen.count("recover", false), 0)
 	testkit.Eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
 	if o := r.seen.last(volume.ReleaseFailed); o.ID != req.ID || o.Err == nil || o.Failures != 1 || o.Repeated || o.NextAt.IsZero() {
 		t.Errorf("the first try is told as %+v", o)
@@ -109,9 +100,7 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 			data := testkit.Value(os.ReadFile(file))(t)
 			testkit.Must(t, os.WriteFile(file, spoil(data), 0o600))
 			r.restart()
-			if r.Count() != 1 {
-				t.Errorf("count %d, want that of the good record", r.Count())
-			}
+			testkit.Equal(t, "volumes, with that of the good record", r.Count(), 1)
 			if _, err := os.Stat(file + ".corrupt"); err != nil {
 				t.Errorf("the bad record was not set aside: %v", err)
 			}
@@ -119,9 +108,7 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 			r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 			r.publish(bad) // kubelet's republish takes the volume up again
 			r.wantFile(bad, "password", "two")
-			if r.Count() != 2 {
-				t.Errorf("count %d, want 2", r.Count())
-			}
+			testkit.Equal(t, "volumes", r.Count(), 2)
 			r.publish(good)
 			r.publish(bad)
 			r.wantSetAside(file+".corrupt", "", bad.ID)
@@ -145,9 +132,7 @@ func (r *rig) wantSetAside(file string, want ...string) {
 			r.t.Errorf("told of %q by %+v", file, o)
 		}
 	}
-	if !slices.Equal(got, want) {
-		r.t.Errorf("told of the records of %q, want %q", got, want)
-	}
+	testkit.Equal(r.t, "told of the records of", got, want)
 }
 
 func (r *rig) spoilRecord() (file string) {
@@ -208,7 +193,7 @@ func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 	if last := r.store.requests[len(r.store.requests)-1]; last.Class.Parameters["roleName"] != "web" || last.Class.Name != "secrets" {
 		t.Errorf("the store was asked for class %+v", last.Class)
 	}
-	wantReason(t, r.Publish(t.Context(), r.request("new")), fault.Unavailable, "connection refused")
+	testkit.Fails(t, r.Publish(t.Context(), r.request("new")), fault.Unavailable, "connection refused")
 }
 
 // The driver notices an edit from the time when it was down once it sees the class, and makes no other
@@ -268,9 +253,7 @@ func TestRecordsAreForRootAlone(t *testing.T) {
 		t.Errorf("%d files, want a record and a class: %v", len(files), err)
 	}
 	for _, file := range files {
-		if info, err := file.Info(); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("mode %v, %v", info.Mode(), err)
-		}
+		testkit.Equal(t, "mode", testkit.Value(file.Info())(t).Mode().Perm(), 0o600)
 	}
 	testkit.Must(t, os.WriteFile(filepath.Join(r.stateDir, "x.json.partial"), []byte("half"), 0o600))
 	r.restart()
@@ -322,9 +305,7 @@ func TestClassFilesAfterACrash(t *testing.T) {
 	}
 	r.background()
 	r.refreshNow()
-	if left := r.classFiles(); len(left) != 1 || left[0] != file {
-		t.Errorf("after a refresh the classes are %q", left)
-	}
+	testkit.Equal(t, "after a refresh the classes are", r.classFiles(), []string{file})
 }
 
 // manyPublishes publishes for pods of a namespace until one fails, at most so
@@ -369,7 +350,7 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 				req.Pod.Namespace, req.Class.Namespace = "evil", "evil"
 				err = r.Publish(t.Context(), req)
 			}
-			wantReason(t, err, fault.Exhausted, "--namespace-state-limit", "namespace evil")
+			testkit.Fails(t, err, fault.Exhausted, "--namespace-state-limit", "namespace evil")
 			r.store.set(func(s *fakeStore) { s.state = "" })
 			r.classes.edit(func(c *class.Class) { c.Parameters = nil })
 			if n, err := r.manyPublishes("good", 20); err != nil {

@@ -84,9 +84,7 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 			r.store.set(tc.spoil)
 			r.refreshFails(1)
 			r.wantFile(req, "password", "one")
-			if r.Failing() != 1 {
-				t.Errorf("%d volumes are failing, want 1", r.Failing())
-			}
+			testkit.Equal(t, "volumes are failing", r.Failing(), 1)
 			r.seen.mu.Lock()
 			last := r.seen.outcomes[len(r.seen.outcomes)-1]
 			r.seen.mu.Unlock()
@@ -156,9 +154,7 @@ func TestRandomVersionsOfAPlugin(t *testing.T) {
 		t.Fatal("there is no version")
 	}
 	r.refreshed(1)
-	if now := r.onlyRecord().Versions; !slices.Equal(now, first) {
-		t.Errorf("the files are the same, and the versions %v are now %v", first, now)
-	}
+	testkit.Equal(t, "the files are the same, and so the versions", r.onlyRecord().Versions, first)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.refreshed(2)
 	if now := r.onlyRecord().Versions; slices.Equal(now, first) {
@@ -175,9 +171,7 @@ func TestNewTokensWakeAFailingVolume(t *testing.T) {
 	testkit.Eventually(t, "the refresh has failed", func() bool { return r.Failing() == 1 })
 	r.store.set(func(s *fakeStore) { s.fail, s.files["password"] = nil, "two" })
 	r.publish(req) // the same tokens: the failing volume waits its hour
-	if n := r.store.count(); n != 2 {
-		t.Errorf("%d fetches, want 2", n)
-	}
+	testkit.Equal(t, "fetches", r.store.count(), 2)
 	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("new")}}
 	r.publish(req)
 	testkit.Eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
@@ -192,9 +186,7 @@ func TestClassEditRefreshes(t *testing.T) {
 	r.ClassVersion(req.Class, r.classes.version())
 	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", strings.Repeat("x", 3<<20))
-	if r.store.fresh != 1 {
-		t.Errorf("%d fresh reads, want 1: an edited class needs the store's own answer", r.store.fresh)
-	}
+	testkit.Equal(t, "fresh reads: an edited class needs the store's own answer", r.store.fresh, 1)
 }
 
 // A request for a refresh that comes during the work on a volume gets a refresh of its own.
@@ -273,9 +265,7 @@ func TestUnpublishDuringRefresh(t *testing.T) {
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
-	if n := r.seen.count("refresh", true); n != 0 {
-		t.Errorf("%d failed refreshes, want none: the pod has gone", n)
-	}
+	testkit.Equal(t, "failed refreshes, though the pod has gone", r.seen.count("refresh", true), 0)
 }
 
 // The next process continues with what a refresh got before the driver stopped, whether the refresh
@@ -297,9 +287,7 @@ func TestStopDuringRefresh(t *testing.T) {
 			r.RefreshAll()
 			testkit.Eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
 			stop()
-			if n := r.seen.count("refresh", true); n != 0 {
-				t.Errorf("%d failed refreshes, want none", n)
-			}
+			testkit.Equal(t, "failed refreshes", r.seen.count("refresh", true), 0)
 			r.wantFile(req, "password", tc.want)
 			rec := r.onlyRecord()
 			if got := string(rec.ProviderState.Reveal()); got != "newer state" || rec.Versions[0].Version != fmt.Sprint(len(tc.want)) || rec.Failures != 0 {
@@ -345,15 +333,13 @@ func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
 		}
 		other := req
 		other.Pod.UID = "another"
-		wantReason(t, r.Publish(t.Context(), other), fault.Conflict, "already published")
+		testkit.Fails(t, r.Publish(t.Context(), other), fault.Conflict, "already published")
 		if n := r.store.count(); n != 2 {
 			t.Fatalf("%d fetches, want 2: the refresh was to wait at the gate", n)
 		}
 		close(gate)
 		synctest.Wait()
-		if n := r.store.count(); n != 3 {
-			t.Errorf("%d fetches, want 3: a refresh that failed with the old tokens is repeated at once with the new", n)
-		}
+		testkit.Equal(t, "fetches: a refresh that failed with the old tokens is repeated at once with the new", r.store.count(), 3)
 		last := r.store.requests[len(r.store.requests)-1]
 		if last.Tokens["vault"].JWT.Reveal() != "new" || last.Secrets["user"].Reveal() != "new" {
 			t.Error("the refresh was made with the old tokens")
@@ -408,8 +394,6 @@ func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
 		}
 		r.RefreshAll() // those that hang have no worker left to wait with
 		synctest.Wait()
-		if n := r.other.count(); n != 3 {
-			t.Errorf("%d fetches from the provider that works, want 3", n)
-		}
+		testkit.Equal(t, "fetches from the provider that works", r.other.count(), 3)
 	})
 }

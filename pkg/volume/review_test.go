@@ -1,7 +1,6 @@
 package volume_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ func TestProbableMistakesAreErrors(t *testing.T) {
 	r.store.invalid = fault.New(fault.InvalidClass, misspelt)
 	for range 3 {
 		err := r.Publish(t.Context(), r.request("a"))
-		wantReason(t, err, fault.InvalidClass)
+		testkit.Fails(t, err, fault.InvalidClass)
 		testkit.Says(t, err, "SecretProviderClass shop/secrets: "+misspelt)
 	}
 	if r.store.count() != 0 || r.store.judged != 1 {
@@ -43,7 +42,7 @@ func TestProbableMistakesAreErrors(t *testing.T) {
 	r.classes.edit(func(*class.Class) {})
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	o := r.refreshNow()
-	wantReason(t, o.Err, fault.InvalidClass)
+	testkit.Fails(t, o.Err, fault.InvalidClass)
 	r.wantFile(req, "password", "two") // kept up by the former class
 	if last := r.store.requests[len(r.store.requests)-1]; !last.Upkeep || last.Class.ResourceVersion != "1+" {
 		t.Errorf("the store was asked by class version %s, upkeep %v", last.Class.ResourceVersion, last.Upkeep)
@@ -57,7 +56,7 @@ func TestOwnParametersMisspelt(t *testing.T) {
 		c.Suspects = []string{"spec.parameters.refreshIntervall: unknown; did you mean refreshInterval?"}
 	})
 	err := r.Publish(t.Context(), r.request("a"))
-	wantReason(t, err, fault.InvalidClass)
+	testkit.Fails(t, err, fault.InvalidClass)
 	if !strings.Contains(err.Error(), "did you mean refreshInterval?") || r.store.count() != 0 {
 		t.Errorf("the error is %v", err)
 	}
@@ -113,7 +112,7 @@ func TestStrict(t *testing.T) {
 			req := r.request("a")
 			req.Ignored = []string{"objects"}
 			err := r.Publish(t.Context(), req)
-			wantReason(t, err, fault.InvalidClass)
+			testkit.Fails(t, err, fault.InvalidClass)
 			if !strings.Contains(err.Error(), "volumeAttributes") || r.store.count() != asked {
 				t.Errorf("the error is %v", err)
 			}
@@ -136,9 +135,7 @@ func TestSlowStoreIsTold(t *testing.T) {
 	}
 	close(gate)
 	testkit.Must(t, <-done)
-	if kinds := r.seen.kinds(); !slices.Equal(kinds, []volume.Kind{volume.Waiting, volume.Published}) {
-		t.Errorf("outcomes %v", kinds)
-	}
+	testkit.Equal(t, "outcomes", r.seen.kinds(), []volume.Kind{volume.Waiting, volume.Published})
 }
 
 func (o *observer) kinds() (list []volume.Kind) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -41,11 +40,9 @@ func TestProviderCannotChange(t *testing.T) {
 	for _, value := range []string{"two", "three"} {
 		r.store.set(func(s *fakeStore) { s.files["password"] = value })
 		o := r.refreshNow()
-		wantReason(t, o.Err, fault.InvalidClass, "SecretProviderClass shop/secrets: spec.provider cannot change under a running pod: restart it", `"fake"`, `"other"`)
+		testkit.Fails(t, o.Err, fault.InvalidClass, "SecretProviderClass shop/secrets: spec.provider cannot change under a running pod: restart it", `"fake"`, `"other"`)
 		r.wantFile(req, "password", value)
-		if n := r.other.count(); n != 0 {
-			t.Errorf("%d fetches from the other provider", n)
-		}
+		testkit.Equal(t, "fetches from the other provider", r.other.count(), 0)
 		stop()
 		r.restart()
 		stop = r.background()
@@ -55,9 +52,7 @@ func TestProviderCannotChange(t *testing.T) {
 
 	restarted := r.request("b") // the pod that takes its place
 	r.publish(restarted)
-	if n := r.other.count(); n != 1 {
-		t.Errorf("%d fetches from the other provider for a new pod, want 1", n)
-	}
+	testkit.Equal(t, "fetches from the other provider for a new pod", r.other.count(), 1)
 	testkit.Must(t, r.Unpublish(t.Context(), restarted.ID, restarted.Target))
 	r.classes.edit(func(c *class.Class) { c.Provider = "fake" })
 	if o := r.refreshNow(); o.Err != nil {
@@ -96,9 +91,7 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			revocation := testkit.Value(os.ReadFile(file))(t)
 			if restart {
 				r.restart()
-				if r.store.imported[req.ID] != "state of "+req.ID {
-					t.Errorf("imported %v", r.store.imported)
-				}
+				testkit.Equal(t, "imported", r.store.imported[req.ID], "state of "+req.ID)
 			}
 			r.publish(req)
 			r.wantLive("fake")
@@ -111,9 +104,7 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			r.refreshNow()
 			r.wantFile(req, "password", "one")
 			r.wantReleases(0, 0)
-			if o := r.Overview(); len(o.Revocations) > 0 {
-				t.Errorf("%+v are still to come", o.Revocations)
-			}
+			testkit.Empty(t, "revocations that are still to come", r.Overview().Revocations)
 			testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 			testkit.Eventually(t, "the credentials are released", func() bool { return len(r.records()) == 0 })
 			r.wantReleases(1, 0)
@@ -131,9 +122,7 @@ func TestPublishBesideARevocationOfAnotherProvider(t *testing.T) {
 			r.leave(req)
 			r.classes.edit(func(c *class.Class) { c.Provider = "other" })
 			r.publish(req)
-			if n := len(r.records()); n != 2 {
-				t.Errorf("%d records, want that of the volume and that of the revocation", n)
-			}
+			testkit.Equal(t, "records: the volume's, and the revocation's", len(r.records()), 2)
 			if restart {
 				r.restart()
 			}
@@ -165,7 +154,7 @@ func TestFailedPublishGoesOnWithARevocation(t *testing.T) {
 			req := r.request("a")
 			r.leave(req)
 			tc.spoil(r)
-			wantReason(t, r.Publish(t.Context(), req), tc.want)
+			testkit.Fails(t, r.Publish(t.Context(), req), tc.want)
 			if rec := r.onlyRecord(); !rec.Leaving || rec.Provider != "fake" {
 				t.Errorf("the record is of provider %s, leaving %t", rec.Provider, rec.Leaving)
 			}
@@ -193,13 +182,11 @@ func TestPublishWaitsForARelease(t *testing.T) {
 		go func() { published <- r.Publish(ctx, req) }()
 		synctest.Wait() // the publish waits for the release
 		cancel()
-		wantReason(t, <-published, fault.Canceled, "waiting for the revocation", "provider fake")
+		testkit.Fails(t, <-published, fault.Canceled, "waiting for the revocation", "provider fake")
 		r.wantNoTarget(req)
 		go func() { published <- r.Publish(t.Context(), req) }()
 		synctest.Wait()
-		if n := r.store.count(); n != 1 {
-			t.Errorf("%d fetches while the release runs, want that of the volume before", n)
-		}
+		testkit.Equal(t, "fetches while the release runs, with that of the volume before", r.store.count(), 1)
 		close(gate)
 		testkit.Must(t, <-published)
 		synctest.Wait()
@@ -243,9 +230,7 @@ func TestPanicsOfTheProvider(t *testing.T) {
 	r.RefreshAll()
 	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count(volume.Refreshed, true) > 0 })
 	r.restart() // Import
-	if err := r.Publish(t.Context(), r.request("c")); err == nil || !strings.Contains(err.Error(), "the driver has a defect") {
-		t.Errorf("got %v", err)
-	}
+	testkit.Says(t, r.Publish(t.Context(), r.request("c")), "the driver has a defect")
 	r.store.set(func(s *fakeStore) { s.panics = false })
 	r.background()
 	testkit.Eventually(t, "the release is done after all", func() bool { return r.store.releases() > 0 })

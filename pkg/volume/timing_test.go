@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestNextDue(t *testing.T) {
@@ -22,9 +23,7 @@ func TestNextDue(t *testing.T) {
 		{"a word in the past is not a busy loop", now.Add(-time.Hour), 0, shortestWait},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := nextDue(now, tc.refreshAt, 100*time.Second, tc.chance).Sub(now); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
-			}
+			testkit.Equal(t, "due after", nextDue(now, tc.refreshAt, 100*time.Second, tc.chance).Sub(now), tc.want)
 		})
 	}
 }
@@ -54,9 +53,7 @@ func TestRetryDue(t *testing.T) {
 		{"not asked, with very many", 1, notAsked, 5000, 1, 64 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := retryDue(now, tc.failures, time.Minute, tc.err, tc.volumes, tc.chance).Sub(now); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
-			}
+			testkit.Equal(t, "due after", retryDue(now, tc.failures, time.Minute, tc.err, tc.volumes, tc.chance).Sub(now), tc.want)
 		})
 	}
 }
@@ -126,9 +123,7 @@ func TestOverdueAfterRestart(t *testing.T) {
 			if tc.ends != 0 {
 				rec.Ends = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
 			}
-			if got := dueAfterRestart(now, rec, tc.chance).Sub(now); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
-			}
+			testkit.Equal(t, "due after", dueAfterRestart(now, rec, tc.chance).Sub(now), tc.want)
 		})
 	}
 }
@@ -148,9 +143,7 @@ func TestDueAfterRestart(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			rec := &Progress{Interval: time.Minute, DueAt: now.Add(tc.dueAt), RefreshedAt: now.Add(tc.refresh)}
-			if got := dueAfterRestart(now, rec, 0.5).Sub(now); got != tc.want {
-				t.Errorf("got %s, want %s", got, tc.want)
-			}
+			testkit.Equal(t, "due after", dueAfterRestart(now, rec, 0.5).Sub(now), tc.want)
 		})
 	}
 }

@@ -53,9 +53,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 					t.Errorf("the next look is %s later, when the lease has ended", o.NextAt.Sub(asked))
 				}
 			}
-			if r.Failing() != 1 {
-				t.Errorf("%d volumes are failing, want 1", r.Failing())
-			}
+			testkit.Equal(t, "volumes are failing", r.Failing(), 1)
 			r.classes.spoil(nil)
 			r.classes.edit(func(c *class.Class) { c.Provider, c.SizeLimit, c.Parameters = "fake", 0, nil })
 			r.ClassVersion(req.Class, r.classes.version())
@@ -73,7 +71,7 @@ func TestUpkeepFailsToo(t *testing.T) {
 	r.classes.spoil(fault.New(fault.ClassNotFound, "the class is gone"))
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
 	r.refreshFails(1)
-	wantReason(t, r.seen.last("refresh").Err, fault.ClassNotFound, "the class is gone", "Vault is sealed")
+	testkit.Fails(t, r.seen.last("refresh").Err, fault.ClassNotFound, "the class is gone", "Vault is sealed")
 	r.wantFile(req, "password", "one")
 }
 
@@ -169,7 +167,7 @@ func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 		if o.Failures != i+1 || !o.Changed || o.Emptied {
 			t.Errorf("the observer was told %+v", o)
 		}
-		wantReason(t, o.Err, fault.NotFound, "secret/data/gone")
+		testkit.Fails(t, o.Err, fault.NotFound, "secret/data/gone")
 		if o.NextAt.After(asked.Add(25 * time.Second)) {
 			t.Errorf("the next look is %s later, when what the volume holds has ended", o.NextAt.Sub(asked))
 		}

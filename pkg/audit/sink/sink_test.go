@@ -20,8 +20,7 @@ func open(t *testing.T, path string) *file {
 
 func write(t *testing.T, f *file, text string) {
 	t.Helper()
-	_, err := f.Write([]byte(text + "\n"))
-	testkit.Must(t, err)
+	testkit.Value(f.Write([]byte(text + "\n")))(t)
 }
 
 func want(t *testing.T, path, text string) {

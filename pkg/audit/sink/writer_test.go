@@ -53,8 +53,7 @@ const plain = `{"apiVersion":"audit.mayfly.dev/v1","time":"2026-03-01T09:30:00.1
 // process is one life of a driver that writes so many lines.
 func process(t *testing.T, path string, o *out, m Memory, lines int) *Writer {
 	t.Helper()
-	w, err := OpenChain(path, o, m, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	w := testkit.Value(OpenChain(path, o, m, slog.New(slog.DiscardHandler)))(t)
 	for range lines {
 		testkit.Must(t, w.write(plain))
 	}
@@ -67,8 +66,7 @@ func holds(t *testing.T, names ...string) *chain.Verifier {
 	t.Helper()
 	v := &chain.Verifier{}
 	for _, name := range names {
-		text, err := os.ReadFile(name)
-		testkit.Must(t, err)
+		text := testkit.Value(os.ReadFile(name))(t)
 		testkit.Must(t, v.Read(filepath.Base(name), bytes.NewReader(text)))
 	}
 	return v
@@ -135,8 +133,7 @@ func TestCutWhileTheDriverWasAway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	m := &memory{}
 	process(t, path, nil, m, 4).Close()
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
+	text := testkit.Value(os.ReadFile(path))(t)
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	testkit.Must(t, os.WriteFile(path, bytes.Join(lines[:2], nil), 0o600))
 	process(t, path, nil, m, 1)
@@ -230,8 +227,7 @@ func (o *shortOut) Write(p []byte) (int, error) {
 func TestPartsOfLinesOnStandardOutput(t *testing.T) {
 	for room := 0; room < 900 && !t.Failed(); room++ {
 		o := &shortOut{room: room}
-		w, err := OpenChain("-", o, nil, slog.New(slog.DiscardHandler))
-		testkit.Must(t, err)
+		w := testkit.Value(OpenChain("-", o, nil, slog.New(slog.DiscardHandler)))(t)
 		for left := slices.Repeat([][]byte{[]byte(plain)}, 3); len(left) > 0; {
 			n, err := w.Write(left[:min(len(left), 1+room%2)]...)
 			if n == 0 && err == nil {
@@ -249,8 +245,7 @@ func TestBadMemoryBeginsANewChain(t *testing.T) {
 	for _, m := range []*memory{{text: []byte("no head")}, {fail: errors.New("full")}} {
 		o, log := &out{}, &testkit.Log{}
 		for range 2 {
-			w, err := OpenChain("-", o, m, slog.New(slog.NewTextHandler(log, nil)))
-			testkit.Must(t, err)
+			w := testkit.Value(OpenChain("-", o, m, slog.New(slog.NewTextHandler(log, nil))))(t)
 			testkit.Must(t, w.write(plain))
 			testkit.Must(t, w.write(plain))
 			if m.fail == nil {
@@ -269,19 +264,15 @@ func BenchmarkWrite(b *testing.B) {
 		b.Run(map[bool]string{false: "plain", true: "chained"}[chained], func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "audit.log")
 			line := []byte(strings.Replace(plain, `"n1"`, `"n1","pad":"`+strings.Repeat("x", 700)+`"`, 1))
-			s, err := Open(path, nil)
-			testkit.Must(b, err)
+			s := testkit.Value(Open(path, nil))(b)
 			write := s.Write
 			if chained {
-				end, err := os.Create(filepath.Join(b.TempDir(), "audit.end"))
-				testkit.Must(b, err)
-				w, err := OpenChain(path, nil, endFile{end}, slog.New(slog.DiscardHandler))
-				testkit.Must(b, err)
+				end := testkit.Value(os.Create(filepath.Join(b.TempDir(), "audit.end")))(b)
+				w := testkit.Value(OpenChain(path, nil, endFile{end}, slog.New(slog.DiscardHandler)))(b)
 				write = func(line []byte) (int, error) { return w.Write(line) }
 			}
 			for b.Loop() {
-				_, err := write(line)
-				testkit.Must(b, err)
+				testkit.Value(write(line))(b)
 			}
 		})
 	}

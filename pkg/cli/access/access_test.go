@@ -119,15 +119,13 @@ path "secret/data/web/deep/" { capabilities = ["list"] }`,
 		rules = append(rules, granted...)
 	}
 	root := v.Client()
-	made, err := root.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"a", "b"}, "no_default_policy": true})
-	testkit.Must(t, err)
+	made := testkit.Value(root.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"a", "b"}, "no_default_policy": true}))(t)
 	for _, path := range []string{
 		"secret/data/web", "secret/data/web2", "secret/data/web/x", "secret/data/one/x", "secret/data/two/x", "secret/data/one/y", "secret/other/one/x",
 		"secret/metadata/", "secret/metadata", "secret/metadata/no", "secret/metadata/x", "secret/metadata/no/", "old/x", "leading/x", "bounds/x",
 		"q/deep/y", "q/deep/deeper", "q/z/deeper", "secret/deep/deeper", "plain+/x", "plainer/x", "end/x", "end/x/y", "none", "secret/data/web/deep/", "secret/data/web/deep",
 	} {
-		answer, err := root.Logical().WriteWithContext(t.Context(), "sys/capabilities", map[string]any{"token": made.Auth.ClientToken, "paths": []string{path}})
-		testkit.Must(t, err)
+		answer := testkit.Value(root.Logical().WriteWithContext(t.Context(), "sys/capabilities", map[string]any{"token": made.Auth.ClientToken, "paths": []string{path}}))(t)
 		var want []string
 		for _, c := range answer.Data["capabilities"].([]any) {
 			want = append(want, c.(string))

@@ -38,8 +38,7 @@ func (noMeter) AuditChain(uint64) {}
 func driverLines(t *testing.T, outcomes ...volume.Outcome) string {
 	t.Helper()
 	var b bytes.Buffer
-	log, err := audit.New(audit.Config{Path: "-", Stdout: &b, Level: audit.All, Node: "n1", Meter: noMeter{}, Logger: slog.New(slog.DiscardHandler)})
-	testkit.Must(t, err)
+	log := testkit.Value(audit.New(audit.Config{Path: "-", Stdout: &b, Level: audit.All, Node: "n1", Meter: noMeter{}, Logger: slog.New(slog.DiscardHandler)}))(t)
 	for _, o := range outcomes {
 		log.Observe(o)
 	}

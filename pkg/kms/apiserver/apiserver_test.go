@@ -399,8 +399,7 @@ func (f *fake) cluster(servers ...string) *Cluster {
 	file := filepath.Join(f.t.TempDir(), "kubeconfig")
 	text := fmt.Sprintf("{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: %q}}], users: [{name: u, user: {token: t}}]}", f.URL)
 	testkit.Must(f.t, os.WriteFile(file, []byte(text), 0o600))
-	c := testkit.Value(Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers}))(f.t)
-	return c
+	return testkit.Value(Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers}))(f.t)
 }
 
 const (

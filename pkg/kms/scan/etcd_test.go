@@ -96,8 +96,7 @@ func TestEtcd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := tc.server.serve(t)
 			seen := map[string]int{}
-			err := e.Each(t.Context(), []string{"/registry/secrets/"}, func(key string, _ []byte) { seen[key]++ })
-			testkit.Must(t, err)
+			testkit.Must(t, e.Each(t.Context(), []string{"/registry/secrets/"}, func(key string, _ []byte) { seen[key]++ }))
 			for key, times := range seen {
 				if times != 1 || !strings.HasPrefix(key, "/registry/secrets/") {
 					t.Errorf("%s was visited %d times", key, times)

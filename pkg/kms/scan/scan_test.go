@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -230,22 +231,13 @@ func database(t *testing.T, checksum bool, changes ...revision) string {
 		}
 		return nil
 	})
-	testkit.Must(t, errorsJoin(err, db.Close()))
+	testkit.Must(t, errors.Join(err, db.Close()))
 	if checksum {
 		data := testkit.Value(os.ReadFile(path))(t)
 		sum := sha256.Sum256(data)
 		testkit.Must(t, os.WriteFile(path, append(data, sum[:]...), 0o600))
 	}
 	return path
-}
-
-func errorsJoin(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func read(ctx context.Context, path string, prefixes ...string) (map[string]string, *scan.Snapshot, error) {
@@ -353,7 +345,7 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		return bucket.Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00"), []byte("\x0a\x02/r\x2a\x01v"))
 	})
-	testkit.Must(f, errorsJoin(err, db.Close()))
+	testkit.Must(f, errors.Join(err, db.Close()))
 	seed := testkit.Value(os.ReadFile(path))(f)
 	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -165,8 +165,7 @@ func TestTLS(t *testing.T) {
 	if _, err := c.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "TLS") && !strings.Contains(err.Error(), "not Vault's") {
 		t.Errorf("plain HTTP to a TLS server: %v", err)
 	}
-	a, err := endpoint.ParseAddress("https://127.0.0.1:1")
-	testkit.Must(t, err)
+	a := testkit.Value(endpoint.ParseAddress("https://127.0.0.1:1"))(t)
 	missing, err := store.New(config.Vault{Addresses: []endpoint.Address{a}, TLS: endpoint.TLS{CACertFile: "/nowhere/ca.pem"}}, patience, &meter{}, slog.New(slog.DiscardHandler))
 	testkit.Must(t, err)
 	if _, err := missing.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "--vault-ca-cert") || !strings.Contains(err.Error(), "the plugin's container") {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,45 +31,32 @@ const password = "opensesame"
 // issue makes a CA, and a certificate of it, with the key in the form given.
 func issue(t testing.TB, form string) keystore.Input {
 	t.Helper()
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(t, err)
+	caKey := testkit.Value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(9e9, 0), IsCA: true, BasicConstraintsValid: true}
-	ca, err := x509.CreateCertificate(rand.Reader, root, root, caKey.Public(), caKey)
-	check(t, err)
+	ca := testkit.Value(x509.CreateCertificate(rand.Reader, root, root, caKey.Public(), caKey))(t)
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "web"}, NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(9e9, 0)}
 	in := keystore.Input{Chain: encode("CERTIFICATE", ca), Password: []byte(password), Alias: keystore.DefaultAlias}
 	var public any
 	switch form {
 	case "RSA PRIVATE KEY":
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		check(t, err)
+		key := testkit.Value(rsa.GenerateKey(rand.Reader, 2048))(t)
 		public, in.Key = key.Public(), encode(form, x509.MarshalPKCS1PrivateKey(key))
 	case "EC PRIVATE KEY":
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		check(t, err)
-		der, err := x509.MarshalECPrivateKey(key)
-		check(t, err)
+		key := testkit.Value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+		der := testkit.Value(x509.MarshalECPrivateKey(key))(t)
 		public, in.Key = key.Public(), encode(form, der)
 	default:
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		check(t, err)
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		check(t, err)
+		key := testkit.Value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+		der := testkit.Value(x509.MarshalPKCS8PrivateKey(key))(t)
 		public, in.Key = key.Public(), encode("PRIVATE KEY", der)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, root, public, caKey)
-	check(t, err)
+	der := testkit.Value(x509.CreateCertificate(rand.Reader, leaf, root, public, caKey))(t)
 	in.Certificate = encode("CERTIFICATE", der)
 	return in
 }
 
 func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	testkit.Must(t, err)
 }
 
 func trust(in keystore.Input) keystore.Input {
@@ -79,28 +67,24 @@ func trust(in keystore.Input) keystore.Input {
 func TestStoresOpen(t *testing.T) {
 	for _, form := range []string{"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"} {
 		in := issue(t, form)
-		p12, err := keystore.Make(keystore.PKCS12, in)
-		check(t, err)
+		p12 := testkit.Value(keystore.Make(keystore.PKCS12, in))(t)
 		key, leaf, chain, err := pkcs12.DecodeChain(p12, password)
 		if err != nil || key == nil || leaf.Subject.CommonName != "web" || len(chain) != 1 {
 			t.Errorf("%s: PKCS#12: %v", form, err)
 		}
-		java, err := keystore.Make(keystore.JKS, in)
-		check(t, err)
+		java := testkit.Value(keystore.Make(keystore.JKS, in))(t)
 		store := jks.New()
-		check(t, store.Load(bytes.NewReader(java), []byte(password)))
+		testkit.Must(t, store.Load(bytes.NewReader(java), []byte(password)))
 		entry, err := store.GetPrivateKeyEntry(keystore.DefaultAlias, []byte(password))
 		if err != nil || len(entry.CertificateChain) != 2 {
 			t.Errorf("%s: JKS: %v", form, err)
 		}
 		bundle, err := keystore.Make(keystore.Bundle, in)
-		if want := slicesJoin(in.Certificate, in.Chain, in.Key); err != nil || !bytes.Equal(bundle, want) {
+		if want := slices.Concat(in.Certificate, in.Chain, in.Key); err != nil || !bytes.Equal(bundle, want) {
 			t.Errorf("%s: the bundle is %s, %v", form, bundle, err)
 		}
 	}
 }
-
-func slicesJoin(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // Java and OpenSSL themselves open the stores, where the machine has them.
 func TestStoresOpenElsewhere(t *testing.T) {
@@ -123,10 +107,9 @@ func TestStoresOpenElsewhere(t *testing.T) {
 			t.Logf("%s is not on this machine", c.tool)
 			continue
 		}
-		out, err := keystore.Make(c.format, c.in)
-		check(t, err)
+		out := testkit.Value(keystore.Make(c.format, c.in))(t)
 		path := filepath.Join(dir, c.file)
-		check(t, os.WriteFile(path, out, 0o600))
+		testkit.Must(t, os.WriteFile(path, out, 0o600))
 		said, err := exec.Command(tool, append(c.args, path)...).CombinedOutput()
 		if err != nil || !strings.Contains(string(said), c.want) {
 			t.Errorf("%s of %s: %v\n%s", c.tool, c.file, err, said)
@@ -142,17 +125,15 @@ func TestStoresAreTheSame(t *testing.T) {
 	other.Password = []byte("another password")
 	for _, f := range []keystore.Format{keystore.PKCS12, keystore.JKS} {
 		for name, in := range map[string]keystore.Input{"key": in, "trust": trust(in)} {
-			one, err := keystore.Make(f, in)
-			check(t, err)
+			one := testkit.Value(keystore.Make(f, in))(t)
 			two, err := keystore.Make(f, in)
-			if check(t, err); !bytes.Equal(one, two) {
+			if testkit.Must(t, err); !bytes.Equal(one, two) {
 				t.Errorf("%s %s: two stores of the same contents differ", f, name)
 			}
 		}
-		one, err := keystore.Make(f, in)
-		check(t, err)
+		one := testkit.Value(keystore.Make(f, in))(t)
 		two, err := keystore.Make(f, other)
-		if check(t, err); bytes.Equal(one, two) {
+		if testkit.Must(t, err); bytes.Equal(one, two) {
 			t.Errorf("%s: another password makes the same store", f)
 		}
 	}

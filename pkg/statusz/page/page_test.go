@@ -205,9 +205,7 @@ func TestRefresh(t *testing.T) {
 				t.Errorf("%s %q: %s", path, header, r.Status)
 			}
 		}
-		if len(f.refreshed) != 1 {
-			t.Errorf("refreshed %q", f.refreshed)
-		}
+		testkit.Equal(t, "refreshed", len(f.refreshed), 1)
 	})
 }
 
@@ -262,14 +260,10 @@ func TestAnswersAreBounded(t *testing.T) {
 			wg.Go(func() { codes <- ask(t, h, "GET", "/status").StatusCode })
 		}
 		synctest.Wait()
-		if len(codes) != maxAnswers {
-			t.Errorf("%d requests were refused at once, want %d", len(codes), maxAnswers)
-		}
+		testkit.Equal(t, "requests were refused at once", len(codes), maxAnswers)
 		time.Sleep(patience)
 		synctest.Wait()
-		if len(codes) != 2*maxAnswers-1 {
-			t.Errorf("%d requests have ended, but for the one that is answered", len(codes))
-		}
+		testkit.Equal(t, "requests have ended, but for the one that is answered", len(codes), 2*maxAnswers-1)
 		close(f.gate)
 		wg.Wait()
 		began := time.Now()
@@ -285,13 +279,9 @@ func TestAnswersAreBounded(t *testing.T) {
 				t.Errorf("status %d", code)
 			}
 		}
-		if good != 1 {
-			t.Errorf("%d answers", good)
-		}
+		testkit.Equal(t, "answers", good, 1)
 		time.Sleep(restShare * patience)
-		if r := ask(t, h, "GET", "/status"); r.StatusCode != 200 {
-			t.Errorf("%s after the rest", r.Status)
-		}
+		testkit.Equal(t, "the status after the rest", ask(t, h, "GET", "/status").StatusCode, 200)
 	})
 }
 
@@ -365,12 +355,8 @@ func TestFailingVolumesComeFirst(t *testing.T) {
 		if first < 0 || second < first || !strings.Contains(text, "permission denied") || !strings.Contains(text, "1 to 100 of 300") {
 			t.Errorf("the failing volume is at %d, another one at %d", first, second)
 		}
-		if !strings.Contains(text, `href="?from=100"`) {
-			t.Error("there is no way to the other volumes")
-		}
-		if text := body(t, ask(t, h, "GET", "/statusz?from=200&namespace=")); !strings.Contains(text, "201 to 300 of 300") {
-			t.Error("not the last page")
-		}
+		testkit.Has(t, text, `href="?from=100"`)                                                       // the way to the other volumes
+		testkit.Has(t, body(t, ask(t, h, "GET", "/statusz?from=200&namespace=")), "201 to 300 of 300") // the last page
 	})
 }
 
@@ -392,9 +378,7 @@ func TestFailures(t *testing.T) {
 		}
 		fail(volume.Published, "shop", "a", nil)
 		fail(volume.Unpublished, "shop", "b", nil)
-		if got := f.latest(time.Now()); len(got) != 0 {
-			t.Errorf("%+v", got)
-		}
+		testkit.Equal(t, "failures", len(f.latest(time.Now())), 0)
 		fail(volume.Published, "bank", "good", denied)
 		for i := range 500 { // a namespace cannot hide what others met
 			fail(volume.Published, "shop", fmt.Sprint(i), denied)
@@ -410,9 +394,7 @@ func TestFailures(t *testing.T) {
 			t.Errorf("%d failures", len(got))
 		}
 		time.Sleep(failureAge)
-		if got := f.latest(time.Now()); len(got) != 0 {
-			t.Errorf("%d failures after an hour", len(got))
-		}
+		testkit.Equal(t, "failures after an hour", len(f.latest(time.Now())), 0)
 	})
 }
 

@@ -24,8 +24,7 @@ var unlimited = sdk.SpanLimits{AttributeCountLimit: -1, AttributeValueLengthLimi
 // published is a span with all that one can have.
 func published(t *testing.T) *trace.Ended {
 	t.Helper()
-	state, err := oteltrace.ParseTraceState("a=1,b=2")
-	testkit.Must(t, err)
+	state := testkit.Value(oteltrace.ParseTraceState("a=1,b=2"))(t)
 	c := oteltrace.SpanContextConfig{TraceID: oteltrace.TraceID{1, 15: 2}, SpanID: oteltrace.SpanID{3, 7: 4}, TraceFlags: oteltrace.FlagsSampled, TraceState: state}
 	parent := c
 	parent.SpanID, parent.Remote = oteltrace.SpanID{5, 7: 6}, true

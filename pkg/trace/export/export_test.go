@@ -46,9 +46,7 @@ func start(t *testing.T, env map[string]string) *rig {
 	go func() { done <- r.Run(ctx) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	})
 	t.Cleanup(r.stop)
 	return r
@@ -70,8 +68,7 @@ func (r *rig) spans(t *testing.T, n int) {
 
 func newCollector(t *testing.T, address string) *collector.Collector {
 	t.Helper()
-	c, err := collector.Start(address)
-	testkit.Must(t, err)
+	c := testkit.Value(collector.Start(address))(t)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -122,9 +119,7 @@ func TestEnvironment(t *testing.T) {
 				t.Fatalf("%d spans arrived", n)
 			}
 			for key, want := range tc.about {
-				if got := c.Spans()[0].About[key]; got != want {
-					t.Errorf("%s is %q, want %q", key, got, want)
-				}
+				testkit.Equal(t, key, c.Spans()[0].About[key], want)
 			}
 			log := r.log.String()
 			if !strings.Contains(log, tc.logged) || tc.logged == "" && log != "" || strings.Contains(log, "s3cr3t") {
@@ -139,9 +134,7 @@ func TestHeadersAndSampling(t *testing.T) {
 	r := start(t, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.Endpoint, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x"})
 	r.spans(t, 3)
 	r.stop()
-	if got := c.Header("authorization"); len(got) != 1 || got[0] != "Bearer x" {
-		t.Errorf("authorization %q", got)
-	}
+	testkit.Equal(t, "authorization", c.Header("authorization"), []string{"Bearer x"})
 	if r.counted(export.Sent) != 3 || len(c.Spans()) != 3 {
 		t.Errorf("%v counted, %d arrived", r.count, len(c.Spans()))
 	}
@@ -227,9 +220,7 @@ func TestCollectorHangs(t *testing.T) {
 	defer release()
 	r := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.Endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600000", "OTEL_BSP_EXPORT_TIMEOUT": "3600000", "OTEL_BSP_MAX_QUEUE_SIZE": "20"})
 	r.spans(t, 1000)
-	if n := r.counted(export.Dropped); n != 980 {
-		t.Errorf("%d spans were dropped", n)
-	}
+	testkit.Equal(t, "spans were dropped", r.counted(export.Dropped), 980)
 	r.stop() // or the test's own time-out
 	testkit.Eventually(t, "what is left is given up", func() bool { return r.counted(export.Failed) == 20 })
 }

@@ -44,8 +44,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 			t.Errorf("the test does not set %s", name)
 		}
 	}
-	parts, err := encodeRecord(want, "file", new(bytes.Buffer))
-	testkit.Must(t, err)
+	parts := testkit.Value(encodeRecord(want, "file", new(bytes.Buffer)))(t)
 	got, className, err := decodeRecord(bytes.Join(parts, nil))
 	if err != nil || className != "file" {
 		t.Fatal(err)
@@ -90,8 +89,7 @@ func TestAfter(t *testing.T) {
 func TestRecordOutlivesAStepOfTheClock(t *testing.T) {
 	for passed, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, 10 * time.Hour: 14 * time.Hour, 30 * time.Hour: -6 * time.Hour} {
 		t.Run(passed.String(), func(t *testing.T) {
-			s, err := New(t.TempDir(), slog.New(slog.DiscardHandler))
-			testkit.Must(t, err)
+			s := testkit.Value(New(t.TempDir(), slog.New(slog.DiscardHandler)))(t)
 			since, now := 100*time.Hour, time.Now()
 			s.Boot = func() (time.Duration, string) { return since, "boot" }
 			at := now.Add(24 * time.Hour)

@@ -26,16 +26,13 @@ func TestSetAsideIsBounded(t *testing.T) {
 		}
 		testkit.Must(t, os.Chtimes(file, at, at))
 	}
-	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	s := testkit.Value(statedir.New(dir, slog.New(slog.DiscardHandler)))(t)
 	loaded := testkit.Value(s.Load())(t)
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != 256 || len(loaded.SetAside) != 256 {
 		t.Errorf("%d files, %d of them told of, want 256: %v", len(files), len(loaded.SetAside), err)
 	}
-	if name := files[0].Name(); name != fmt.Sprintf("%064d.json.corrupt", 10) {
-		t.Errorf("the first that is left is %s", name)
-	}
+	testkit.Equal(t, "the first that is left", files[0].Name(), fmt.Sprintf("%064d.json.corrupt", 10))
 }
 
 // A file that no driver wrote is not taken into memory.
@@ -44,8 +41,7 @@ func TestLongRecordsAreSetAside(t *testing.T) {
 	file := filepath.Join(dir, strings.Repeat("b", 64)+".json")
 	testkit.Must(t, os.WriteFile(file, nil, 0o600))
 	testkit.Must(t, os.Truncate(file, 1<<40))
-	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
-	testkit.Must(t, err)
+	s := testkit.Value(statedir.New(dir, slog.New(slog.DiscardHandler)))(t)
 	loaded, err := s.Load()
 	if err != nil || len(loaded.SetAside) != 1 || !strings.Contains(loaded.SetAside[0].Err.Error(), "longer") {
 		t.Errorf("%+v, %v", loaded, err)
