@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func classOf(uid, name string) *class.Class {
@@ -57,9 +58,7 @@ func TestTrail(t *testing.T) {
 		provider.Asked(ctx, id)
 	}
 	first := trail.IDs()
-	if !slices.Equal(first, []string{"b", "a"}) {
-		t.Errorf("the trail holds %q", first)
-	}
+	testkit.Equal(t, "the trail", first, []string{"b", "a"})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() { provider.Asked(ctx, "c") })

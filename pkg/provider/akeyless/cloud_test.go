@@ -68,9 +68,7 @@ func (c *clouds) serve(w http.ResponseWriter, r *http.Request) {
 		c.want(r, map[string]string{"audience": "//iam.googleapis.com/projects/1/p", "subject_token": markJWT})
 		fmt.Fprint(w, `{"access_token":"federated"}`)
 	case "/v1/projects/-/serviceAccounts/web@project.iam:generateIdToken":
-		if r.Header.Get("Authorization") != "Bearer federated" {
-			c.t.Errorf("Authorization %q", r.Header.Get("Authorization"))
-		}
+		testkit.Equal(c.t, "the Authorization header", r.Header.Get("Authorization"), "Bearer federated")
 		fmt.Fprint(w, `{"token":"google-token"}`)
 	default:
 		c.t.Errorf("asked for %s", r.URL.Path)
@@ -82,9 +80,7 @@ func (c *clouds) want(r *http.Request, form map[string]string) {
 		c.t.Error(err)
 	}
 	for name, want := range form {
-		if got := r.PostForm.Get(name); got != want {
-			c.t.Errorf("%s is %q, want %q", name, got, want)
-		}
+		testkit.Equal(c.t, name, r.PostForm.Get(name), want)
 	}
 }
 
@@ -126,9 +122,7 @@ func TestCloudIdentities(t *testing.T) {
 			c := newClouds(t)
 			p := c.provider()
 			for _, volume := range []string{"a", "b"} {
-				if _, err := p.Fetch(t.Context(), cloudRequest(volume, kind)); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Value(p.Fetch(t.Context(), cloudRequest(volume, kind)))(t)
 			}
 			id := testkit.Value(base64.StdEncoding.DecodeString(c.cloudID))(t)
 			check(t, string(id))
@@ -141,9 +135,7 @@ func TestCloudIdentities(t *testing.T) {
 
 func wantText(t *testing.T, got, want string) {
 	t.Helper()
-	if got != want {
-		t.Errorf("cloud identity %q, want %q", got, want)
-	}
+	testkit.Equal(t, "cloud identity", got, want)
 }
 
 func checkAWS(t *testing.T, id string) {

@@ -160,9 +160,7 @@ func TestDefaults(t *testing.T) {
 		typeUID:       {keyUIDToken: "u-1"},
 		typeAccessKey: {keyAccessKey: "k"},
 	} {
-		if got := l(params); got.Type != want {
-			t.Errorf("type %s, want %s", got.Type, want)
-		}
+		testkit.Equal(t, "type", l(params).Type, want)
 	}
 	if got := l(map[string]string{keyAccessType: "gcp", keyGCPProvider: "//iam.googleapis.com/p", keyGCPAccount: "a@b"}); got.Audience != "https://iam.googleapis.com/p" || got.GCPAudience != "akeyless.io" {
 		t.Errorf("%+v", got)
@@ -199,9 +197,7 @@ func TestConfig(t *testing.T) {
 		"default fallback gateway: it must be https as the first": {DefaultGateway: "https://a", Servers: endpoint.Servers{DefaultFallback: "http://b"}},
 		`allowed address "x"`:                                     {Servers: endpoint.Servers{AllowedAddresses: []string{"x"}}},
 	} {
-		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
-		}
+		testkit.Error(New(c))(t, want)
 	}
 }
 
@@ -267,15 +263,12 @@ func rows(text string) []string {
 func compare(t *testing.T, title string, got, want []string) {
 	t.Helper()
 	got, want = slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
-	if !slices.Equal(got, want) {
-		t.Errorf("section %q lists\n%v\nthe code has\n%v", title, got, want)
-	}
+	testkit.Equal(t, "section "+title+", and the code", got, want)
 }
 
 // The class in docs/akeyless.md works.
 func TestDocumentedClass(t *testing.T) {
-	doc, err := os.ReadFile("../../../docs/akeyless.md")
-	testkit.Must(t, err)
+	doc := testkit.Value(os.ReadFile("../../../docs/akeyless.md"))(t)
 	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
 	manifest, _, found := strings.Cut(rest, "```")
 	if !found {
@@ -398,9 +391,7 @@ func TestCloudWords(t *testing.T) {
 		`<Error><Message>Not authorized</Message></Error>`:                     fault.Denied,
 		"": fault.BadAnswer, "<html>blocked": fault.BadAnswer, `{"message":"Forbidden"}`: fault.BadAnswer,
 	} {
-		if err := cloudRefusal(&endpoint.Endpoint{}, call{}, &endpoint.Reply{Status: 403, Body: []byte(body)}); fault.Of(err) != want {
-			t.Errorf("%s: %s, want %s", body, fault.Of(err), want)
-		}
+		testkit.Fails(t, cloudRefusal(&endpoint.Endpoint{}, call{}, &endpoint.Reply{Status: 403, Body: []byte(body)}), want)
 	}
 }
 

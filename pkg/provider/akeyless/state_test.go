@@ -48,9 +48,7 @@ func TestImportOfRubbish(t *testing.T) {
 		if fault.Of(err) != fault.State || strings.Contains(err.Error(), "marker") {
 			t.Errorf("%s: reason %s: %v", name, fault.Of(err), err)
 		}
-		if p.Export("v").Len() != 0 {
-			t.Errorf("%s: there is a volume", name)
-		}
+		testkit.Equal(t, name+": the length of the state", p.Export("v").Len(), 0)
 	}
 }
 
@@ -94,9 +92,7 @@ func TestTokenLife(t *testing.T) {
 	} {
 		var a authAnswer
 		testkit.Must(t, decode(endpoint.Address{}, &endpoint.Reply{Body: []byte(text)}, &a))
-		if got := a.expires(now).Sub(now); got != want {
-			t.Errorf("%s: %v, want %v", text, got, want)
-		}
+		testkit.Equal(t, text+": ends after", a.expires(now).Sub(now), want)
 	}
 }
 

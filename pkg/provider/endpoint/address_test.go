@@ -128,8 +128,7 @@ func TestAllowlist(t *testing.T) {
 
 func mustParse(t *testing.T, text string) endpoint.Address {
 	t.Helper()
-	a := testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
-	return a
+	return testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
 }
 
 func FuzzParseAddress(f *testing.F) {

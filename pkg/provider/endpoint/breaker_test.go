@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // of is the first tenant, at a place of the root namespace.
@@ -92,9 +93,7 @@ func TestBreaker(t *testing.T) {
 				if (err == nil) != s.admit {
 					t.Fatalf("step %d: admitted %v, want %v", i, err == nil, s.admit)
 				}
-				if wait := fault.RetryAfter(err); wait != s.waiting {
-					t.Errorf("step %d: wait %v, want %v", i, wait, s.waiting)
-				}
+				testkit.Equal(t, fmt.Sprintf("step %d: wait", i), fault.RetryAfter(err), s.waiting)
 				if err != nil && (fault.Of(err) != fault.Unavailable || !errors.Is(err, down)) {
 					t.Errorf("step %d: %v", i, err)
 				}
@@ -333,9 +332,7 @@ func TestBreakerForgets(t *testing.T) {
 	for i := range 20_000 {
 		b.Record(start, endpoint.Answered, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Path: fmt.Sprint(i)}, 0, nil)
 	}
-	if n := b.Known(); n != 0 {
-		t.Errorf("%d tenants and paths are known after answers", n)
-	}
+	testkit.Equal(t, "tenants and paths that are known after answers", b.Known(), 0)
 }
 
 func TestBreakerHonoursRetryAfter(t *testing.T) {
@@ -361,29 +358,19 @@ func TestAdvice(t *testing.T) {
 		return fault.RetryAfter(failure)
 	}
 	var b endpoint.Breaker
-	if got := advised(&b, fault.New(fault.Unavailable, "down"), "p"); got != 0 {
-		t.Errorf("closed, but to come back after %s", got)
-	}
+	testkit.Equal(t, "closed: come back after", advised(&b, fault.New(fault.Unavailable, "down"), "p"), 0)
 	for range 3 {
 		b.Record(start, endpoint.BrokenPath, of("p"), 0, fault.New(fault.Unavailable, "boom"))
 	}
-	if got := advised(&b, fault.New(fault.Unavailable, "boom"), "p"); got != time.Second {
-		t.Errorf("at a broken place: after %s", got)
-	}
-	if got := advised(&b, fault.New(fault.Unavailable, "boom"), "q"); got != 0 {
-		t.Errorf("at another place: after %s", got)
-	}
+	testkit.Equal(t, "at a broken place: come back after", advised(&b, fault.New(fault.Unavailable, "boom"), "p"), time.Second)
+	testkit.Equal(t, "at another place: come back after", advised(&b, fault.New(fault.Unavailable, "boom"), "q"), 0)
 	for range 3 {
 		b.Record(start, endpoint.Outage, of("q"), 10*time.Second, fault.New(fault.Unavailable, "down"))
 	}
-	if got := advised(&b, fault.New(fault.Unavailable, "down"), "q"); got != 10*time.Second {
-		t.Errorf("open: after %s", got)
-	}
+	testkit.Equal(t, "open: come back after", advised(&b, fault.New(fault.Unavailable, "down"), "q"), 10*time.Second)
 	own := fault.New(fault.RateLimited, "slow down")
 	own.RetryAfter = 77 * time.Second
-	if got := advised(&b, own, "q"); got != 77*time.Second {
-		t.Errorf("the store's own word became %s", got)
-	}
+	testkit.Equal(t, "the store's own word", advised(&b, own, "q"), 77*time.Second)
 }
 
 func TestCircuits(t *testing.T) {

@@ -174,14 +174,10 @@ func TestPairReturnsToTheFirst(t *testing.T) {
 		t.Errorf("the first address was asked %d times in a moment", n)
 	}
 	r.first.status.Store(200)
-	if from := do(); from != r.pair.Second.Address {
-		t.Errorf("answered by %s before the next probe", from)
-	}
+	testkit.Equal(t, "the address that answers before the next probe", do(), r.pair.Second.Address)
 	r.now = r.now.Add(time.Minute)
 	for range 2 {
-		if from := do(); from != r.pair.First.Address {
-			t.Errorf("answered by %s after the first was back", from)
-		}
+		testkit.Equal(t, "the address that answers once the first is back", do(), r.pair.First.Address)
 	}
 }
 

@@ -25,9 +25,7 @@ func TestLocal(t *testing.T) {
 		"::ffff:127.0.0.1": true, "::ffff:169.254.169.254": true, "64:ff9b::169.254.169.254": true, "64:ff9b::7f00:1": true, "::127.0.0.1": true,
 		"10.0.0.1": false, "192.168.1.1": false, "172.16.0.1": false, "100.64.0.1": false, "8.8.8.8": false, "2001:db8::1": false, "fd12:3456::1": false, "64:ff9b::8.8.8.8": false,
 	} {
-		if got := local(netip.MustParseAddr(text)); got != want {
-			t.Errorf("%s: %v", text, got)
-		}
+		testkit.Equal(t, text+": local", local(netip.MustParseAddr(text)), want)
 	}
 }
 
@@ -75,8 +73,7 @@ func TestNameOfLocalAddress(t *testing.T) {
 
 func ask(t *testing.T, e *Endpoint, u string) error {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, u+"/v1/x", nil)
-	testkit.Must(t, err)
+	r := testkit.Value(http.NewRequestWithContext(t.Context(), http.MethodGet, u+"/v1/x", nil))(t)
 	resp, err := e.Transport().RoundTrip(r)
 	if err != nil {
 		return err

@@ -163,9 +163,7 @@ func TestClientCertificate(t *testing.T) {
 	cert, key := newPair(t)
 	dir := t.TempDir()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.PeerCertificates) != 1 {
-			t.Error("no client certificate")
-		}
+		testkit.Equal(t, "client certificates", len(r.TLS.PeerCertificates), 1)
 	}))
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
@@ -180,16 +178,13 @@ func TestClientCertificate(t *testing.T) {
 	if err == nil {
 		t.Fatal("the server did without a client certificate")
 	}
-	if f := e.Explain(err, names, asIs); !strings.Contains(f.Hint, "set cert and key") {
-		t.Errorf("explained as %v", f)
-	}
+	testkit.Has(t, e.Explain(err, names, asIs).Hint, "set cert and key")
 }
 
 func TestExplain(t *testing.T) {
 	pool := newPool(t, endpoint.Target{})
 	find := func(url string) *endpoint.Endpoint {
-		e := testkit.Value(pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now()))(t)
-		return e
+		return testkit.Value(pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now()))(t)
 	}
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer plain.Close()
@@ -265,9 +260,7 @@ func TestScrub(t *testing.T) {
 		"eyJhbGciOiJ.eyJpc3M.sig": "[redacted]",
 		strings.Repeat("x", 2000): strings.Repeat("x", 1000) + "...",
 	} {
-		if got := endpoint.Scrub(text, secrets, regexp.MustCompile(`\bx-\w+`)); got != want {
-			t.Errorf("%q becomes %q, want %q", text, got, want)
-		}
+		testkit.Equal(t, text, endpoint.Scrub(text, secrets, regexp.MustCompile(`\bx-\w+`)), want)
 	}
 }
 

@@ -3,7 +3,6 @@ package params_test
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"runtime"
 	"strings"
@@ -54,15 +53,11 @@ func TestNames(t *testing.T) {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	s = params.New(map[string]string{"oldMount": "a", "newMount": "b"}, k)
-	if got := errs(s); got != "spec.parameters.oldMount: Forbidden: says the same as newMount, which is set too: keep one of them" {
-		t.Errorf("both names: %s", got)
-	}
+	testkit.Equal(t, "errors with both names", errs(s), "spec.parameters.oldMount: Forbidden: says the same as newMount, which is set too: keep one of them")
 	s = params.New(map[string]string{"oldMount": ""}, k)
 	s.Required("mount", "where")
 	s.Required("role", "which")
-	if got := errs(s); got != "[spec.parameters.newMount: Required value: where, spec.parameters.role: Required value: which]" {
-		t.Errorf("missing: %s", got)
-	}
+	testkit.Equal(t, "errors where both are missing", errs(s), "[spec.parameters.newMount: Required value: where, spec.parameters.role: Required value: which]")
 }
 
 func list(text string) (*params.Set, []params.Object) {
@@ -115,9 +110,7 @@ func TestFields(t *testing.T) {
 	if one["mode"].Mode() != 0o640 || one["modern"].Mode() != 0o440 || one["decimal"].Mode() != 0o440 || one["encoding"].Encoding() != params.Base64 {
 		t.Error("modes and encodings")
 	}
-	if got, err := params.JSON(one["map"].Map()); err != nil || string(got) != `{"a":1,"b":[true,null,1.50,16],"c":{"d":"e"},"f":[0.5,1,2.5]}` {
-		t.Errorf("map %s, %v", got, err)
-	}
+	testkit.Equal(t, "the map", string(testkit.Value(params.JSON(one["map"].Map()))(t)), `{"a":1,"b":[true,null,1.50,16],"c":{"d":"e"},"f":[0.5,1,2.5]}`)
 	if _, ok := one["nothing"]; ok {
 		t.Error("a field without a value is there")
 	}
@@ -180,9 +173,7 @@ func TestAliasBomb(t *testing.T) {
 	if len(objects) == 1 {
 		byName(objects[0])["map"].Map()
 	}
-	if !strings.Contains(errs(s), "too much") {
-		t.Errorf("errors: %.200s", errs(s))
-	}
+	testkit.Has(t, errs(s), "too much")
 }
 
 func TestValues(t *testing.T) {
@@ -193,13 +184,9 @@ func TestValues(t *testing.T) {
 	raw := []byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}],"c.d":{"e\\f":3},"":4}}`)
 	for key, want := range map[string]string{
 		`a\.b`: "1", `a.c\.d.e\f`: "3", `a.c\.d.e\\f`: "3", "a.c.d": "", "a.": "4", `a\\.b`: "", "a.b": "1", "a.l.0.n": `"x"`, "nope": "", "a.nope": "", "a.l.1": "", "a.l.-1": "", "a.l.x": "", "a.b.x": "", "": ""} {
-		if got := params.Pick(raw, key); string(got) != want {
-			t.Errorf("%q is %s, want %s", key, got, want)
-		}
+		testkit.Equal(t, key, string(params.Pick(raw, key)), want)
 	}
-	if got := params.Keys(raw); got != `"a", "a.b"` {
-		t.Errorf("keys %s", got)
-	}
+	testkit.Equal(t, "keys", params.Keys(raw), `"a", "a.b"`)
 	for _, text := range []string{`{} {}`, `{} ]`, `{}}`} {
 		if params.Decode([]byte(text), &data) == nil {
 			t.Errorf("%s is one value", text)
@@ -309,9 +296,7 @@ func TestMerges(t *testing.T) {
 		for name, f := range byName(objects[i]) {
 			got[name] = f.Text()
 		}
-		if !maps.Equal(got, want) {
-			t.Errorf("object %d is %v, want %v", i, got, want)
-		}
+		testkit.Equal(t, fmt.Sprintf("object %d", i), got, want)
 	}
 	for yaml, want := range map[string]string{
 		"- {<<: word}": "must be a map or a list of maps, not text", "- {<<: [[word]]}": "not text", "- &a {<<: *a, text: x}": "is nested too deeply",

@@ -2,6 +2,7 @@ package params_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,8 +28,7 @@ func targetSet(raw map[string]string) *params.Set {
 
 func address(t *testing.T, text string) endpoint.Address {
 	t.Helper()
-	a := testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
-	return a
+	return testkit.Value(endpoint.ParseAddressOrSocket(text))(t)
 }
 
 // TestTarget: settings that belong together are replaced together.
@@ -68,9 +68,7 @@ func TestTarget(t *testing.T) {
 	}
 	s := targetSet(map[string]string{"url": "http://plain", "name": "m"})
 	s.Target(targetKeys, endpoint.Operator{Target: def})
-	if len(s.Warnings) != 1 || s.Warnings[0] != "spec.parameters.url: is a plain http address, so the class's TLS parameters have no effect" {
-		t.Errorf("warnings %q", s.Warnings)
-	}
+	testkit.Equal(t, "warnings", s.Warnings, []string{"spec.parameters.url: is a plain http address, so the class's TLS parameters have no effect"})
 }
 
 func TestTargetRefused(t *testing.T) {
@@ -199,11 +197,9 @@ func TestPolicy(t *testing.T) {
 
 func TestTargetNames(t *testing.T) {
 	n := params.TargetNames(targetKeys, params.Known{Names: map[string][]string{"caFile": {"bCA", "aCA"}}})
-	if want := (endpoint.Names{
+	testkit.Equal(t, "the names", n, endpoint.Names{
 		Place: "spec.parameters.", CACertFile: "bCA", CACertDir: "caDir", CACert: "ca", ServerName: "name", ClientCertFile: "cert", ClientKeyFile: "key",
-	}); n != want {
-		t.Errorf("%+v, want %+v", n, want)
-	}
+	})
 }
 
 type made int
@@ -220,9 +216,7 @@ func TestCache(t *testing.T) {
 			calls++
 			return made(calls), fail
 		})
-		if !errors.Is(err, fail) {
-			t.Errorf("error %v, want %v", err, fail)
-		}
+		testkit.Is(t, err, fail)
 		return got
 	}
 	for i, step := range []struct {
@@ -244,12 +238,8 @@ func TestCache(t *testing.T) {
 		{"3", "v", "1", nil, 7, 200},
 		{"1", "u", "2", nil, 9, 200}, // w
 	} {
-		if got := get(step.volume, step.uid, step.version, step.fail); got != step.want {
-			t.Errorf("step %d gives %d, want %d", i, got, step.want)
-		}
-		if got := b.Usage().Total; got != step.bytes {
-			t.Errorf("after step %d %d bytes are charged, want %d", i, got, step.bytes)
-		}
+		testkit.Equal(t, fmt.Sprintf("step %d", i), get(step.volume, step.uid, step.version, step.fail), step.want)
+		testkit.Equal(t, fmt.Sprintf("bytes charged after step %d", i), b.Usage().Total, step.bytes)
 	}
 	for _, volume := range []string{"1", "1", "none", "3", "4"} {
 		cache.Leave(volume)
@@ -259,9 +249,7 @@ func TestCache(t *testing.T) {
 	}
 	get("2", "v", "1", nil) // a volume of another class leaves the first
 	cache.Leave("2")
-	if got := b.Usage().Total; got != 0 {
-		t.Errorf("%d bytes are kept for no volume", got)
-	}
+	testkit.Equal(t, "bytes are kept for no volume", b.Usage().Total, 0)
 	full := params.Cache[made]{Budget: budget.New(budget.Limits{Node: 99})}
 	for range 2 {
 		if got, err := full.Get("1", &class.Class{ResourceVersion: "1"}, func(*class.Class) (made, error) { calls++; return made(calls), nil }); err != nil || got != made(calls) {

@@ -115,9 +115,7 @@ func TestVersionLimits(t *testing.T) {
 		"object_version[1]":        {Files: file, ObjectVersion: versions("a", "1", "b", "1\n")},
 		"holds a service account ": {Files: file, ObjectVersion: versions("a", "v-"+marker)},
 	} {
-		if _, err := callFor(t).payload(m); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q", err, want)
-		}
+		testkit.Error(callFor(t).payload(m))(t, want)
 	}
 	last, err := callFor(t).payload(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})
 	if err != nil || len(last.Versions) != 1 || last.Versions[0].Version != "2" {
@@ -132,8 +130,7 @@ func TestLenientAnswers(t *testing.T) {
 	}
 	payload := func(m *v1alpha1.MountResponse) *provider.Payload {
 		t.Helper()
-		p := testkit.Value(callFor(t).payload(m))(t)
-		return p
+		return testkit.Value(callFor(t).payload(m))(t)
 	}
 	one := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})
 	two := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "1")}, ObjectVersion: versions("b", "", "", "")})
@@ -141,9 +138,7 @@ func TestLenientAnswers(t *testing.T) {
 	if len(one.Versions) != 2 || one.Versions[0].ID != "aws" || one.Versions[0].Version == "" || one.Versions[1].ID != "b" {
 		t.Errorf("versions %v", one.Versions)
 	}
-	if !slices.Equal(one.Versions, two.Versions) {
-		t.Errorf("the order of the answer changes the versions: %v, %v", one.Versions, two.Versions)
-	}
+	testkit.Equal(t, "the order of the answer changes the versions", one.Versions, two.Versions)
 	for i := range other.Versions {
 		if other.Versions[i].Version == one.Versions[i].Version {
 			t.Errorf("other contents, the same version of %q", other.Versions[i].ID)
@@ -178,9 +173,7 @@ func TestTokensForProviders(t *testing.T) {
 		{"unheard-of", "", []string{"esc", "my-project.svc.id.goog", "own", "sts.amazonaws.com"}},
 	} {
 		r := provider.Request{Tokens: tokens, Class: &class.Class{Parameters: map[string]string{"audience": tc.audience}}}
-		if got := slices.Sorted(maps.Keys(c.tokensFor(tc.name, r))); !slices.Equal(got, tc.want) {
-			t.Errorf("%s is sent %q, want %q", tc.name, got, tc.want)
-		}
+		testkit.Equal(t, "the tokens for "+tc.name, slices.Sorted(maps.Keys(c.tokensFor(tc.name, r))), tc.want)
 	}
 }
 
@@ -217,8 +210,7 @@ func serveBytes(t *testing.T, body []byte) provider.Provider {
 	}()
 	t.Cleanup(func() { server.Stop(); <-done })
 	r := testkit.Value(New(Config{Dirs: []string{dir}}))(t)
-	p := testkit.Value(r.Get("bytes"))(t)
-	return p
+	return testkit.Value(r.Get("bytes"))(t)
 }
 
 // An answer within the limit of bytes that would grow a hundredfold in memory.

@@ -73,9 +73,7 @@ func TestModeZeroIsTheDefault(t *testing.T) {
 func TestMessageLimit(t *testing.T) {
 	w := newWorld(t, plugin.Config{MaxMessageBytes: 8 << 20})
 	p := w.good(w.request("answer", "huge"))
-	if got := p.Files[0].Contents.Len(); got != 5<<20 {
-		t.Errorf("%d bytes came through, want 5 MiB", got)
-	}
+	testkit.Equal(t, "bytes that came through", p.Files[0].Contents.Len(), 5<<20)
 	w.bad(w.request("answer", "huge", "size", fmt.Sprint(8<<20)), fault.TooLarge, "8388608")
 }
 
@@ -138,9 +136,7 @@ func TestProviderThatReadsBack(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request("answer", "readsBack")
 	r.Current = w.good(r).Versions
-	if got := string(w.good(r).Files[0].Contents.Reveal()); got != "s3cr3t-db" {
-		t.Errorf("the payload has %q, want what the store has", got)
-	}
+	testkit.Equal(t, "the payload, and what the store has", string(w.good(r).Files[0].Contents.Reveal()), "s3cr3t-db")
 	requests := w.server.Requests()
 	if n := len(requests); n != 3 || len(requests[1].GetCurrentObjectVersion()) != 2 || len(requests[2].GetCurrentObjectVersion()) != 0 {
 		t.Fatalf("%d requests, want the second to name the versions and the third none", n)
@@ -173,9 +169,7 @@ func TestSecondCallIsRare(t *testing.T) {
 			r.Current = []provider.Version{{ID: "db", Version: "1"}}
 		}
 		_ = w.anyFault(r)
-		if n := len(w.server.Requests()) - before; n != tc.calls {
-			t.Errorf("%s: %d calls, want %d", tc.name, n, tc.calls)
-		}
+		testkit.Equal(t, tc.name+": calls", len(w.server.Requests())-before, tc.calls)
 	}
 }
 
@@ -183,9 +177,7 @@ func TestSecondCallIsRare(t *testing.T) {
 func TestOnDeniedIsWarnedOf(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request()
-	if p := w.good(r); len(p.Warnings) != 0 {
-		t.Errorf("warnings %q without a cause", p.Warnings)
-	}
+	testkit.Equal(t, "warnings without a cause", len(w.good(r).Warnings), 0)
 	r.Class.OnDenied = class.DeniedEmpty
 	if p := w.good(r); len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "onDenied") {
 		t.Errorf("warnings %q", p.Warnings)
@@ -258,9 +250,7 @@ func TestEchoInAnswers(t *testing.T) {
 		{[]string{"objects", "- {objectName: " + token + "}"}, fault.NotFound},
 	} {
 		err := w.bad(w.request(tc.pairs...), tc.reason, secret.Redacted).Error()
-		if strings.Contains(err, token) {
-			t.Errorf("the error holds the token: %s", err)
-		}
+		testkit.Lacks(t, err, token)
 	}
 	w.store.Set(token, "x")
 	w.bad(w.request("objects", "- {objectName: "+token+", path: x}"), fault.BadAnswer, "object_version[0]", "holds a service account token")

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // BenchmarkFetch measures the cost of a plugin's publish beyond the provider's own time:
@@ -24,16 +25,12 @@ func BenchmarkFetch(b *testing.B) {
 			w.store.Set("api", value)
 			p, r := w.get("aws"), w.request()
 			r.Secrets = secretsOf("clientid", "id-0123", "clientsecret", "p@ss<w>or\"d")
-			if _, err := p.Fetch(b.Context(), r); err != nil {
-				b.Fatal(err)
-			}
+			testkit.Value(p.Fetch(b.Context(), r))(b)
 			own := w.ownTime(b, r)
 			var took []time.Duration
 			for b.Loop() {
 				began := time.Now()
-				if _, err := p.Fetch(b.Context(), r); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Value(p.Fetch(b.Context(), r))(b)
 				took = append(took, time.Since(began))
 			}
 			b.ReportMetric(float64((median(took)-own).Nanoseconds())/1000, "over-p50-us")
@@ -46,18 +43,14 @@ func BenchmarkFetch(b *testing.B) {
 func (w *world) ownTime(b *testing.B, r provider.Request) time.Duration {
 	b.Helper()
 	w.server.Forget = false
-	if _, err := w.get("aws").Fetch(b.Context(), r); err != nil {
-		b.Fatal(err)
-	}
+	testkit.Value(w.get("aws").Fetch(b.Context(), r))(b)
 	requests := w.server.Requests()
 	w.server.Forget = true
 	var m v1alpha1.CSIDriverProviderServer = w.server
 	var took []time.Duration
 	for range 200 {
 		began := time.Now()
-		if _, err := m.Mount(context.Background(), requests[len(requests)-1]); err != nil {
-			b.Fatal(err)
-		}
+		testkit.Value(m.Mount(context.Background(), requests[len(requests)-1]))(b)
 		took = append(took, time.Since(began))
 	}
 	return median(took)

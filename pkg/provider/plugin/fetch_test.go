@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"slices"
 	"testing"
 
@@ -34,12 +33,8 @@ func TestFetch(t *testing.T) {
 	for _, f := range p.Files {
 		files = append(files, file{f.Path, f.Mode, string(f.Contents.Reveal())})
 	}
-	if want := []file{{"db-password", 0o644, "s3cr3t-db"}, {"nested/api-key", 0o400, "s3cr3t-api"}}; !slices.Equal(files, want) {
-		t.Errorf("files %v, want %v", files, want)
-	}
-	if want := []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}}; !slices.Equal(p.Versions, want) {
-		t.Errorf("versions %v, want %v", p.Versions, want)
-	}
+	testkit.Equal(t, "files", files, []file{{"db-password", 0o644, "s3cr3t-db"}, {"nested/api-key", 0o400, "s3cr3t-api"}})
+	testkit.Equal(t, "versions", p.Versions, []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}})
 	if !p.RefreshAt.IsZero() || p.Leases != nil {
 		t.Errorf("the protocol has no word on timing: RefreshAt %v, leases %v", p.RefreshAt, p.Leases)
 	}
@@ -50,13 +45,9 @@ func TestCorrelationOnTheWire(t *testing.T) {
 	log := &testkit.Log{}
 	w := newWorld(t, plugin.Config{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	w.good(w.request())
-	if ids := w.server.Header("x-correlation-id"); len(ids) != 0 {
-		t.Errorf("a call without a trail has the ids %q", ids)
-	}
+	testkit.Equal(t, "correlation ids of a call without a trail", len(w.server.Header("x-correlation-id")), 0)
 	trail := &provider.Trail{}
-	if _, err := w.get("aws").Fetch(provider.WithTrail(t.Context(), trail), w.request()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(w.get("aws").Fetch(provider.WithTrail(t.Context(), trail), w.request()))(t)
 	ids := w.server.Header("x-correlation-id")
 	if !slices.Equal(ids, trail.IDs()) || len(ids) != 1 || len(ids[0]) != 32 {
 		t.Errorf("the provider saw the ids %q, the trail has %q", ids, trail.IDs())
@@ -100,9 +91,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	if v := got.GetCurrentObjectVersion(); len(v) != 1 || v[0].GetId() != "db" || v[0].GetVersion() != "1" {
 		t.Errorf("current_object_version %v", v)
 	}
-	if a := w.server.Header(":authority"); !slices.Equal(a, []string{"localhost", "localhost"}) {
-		t.Errorf(":authority %q, want localhost", a)
-	}
+	testkit.Equal(t, "the authority of each call", w.server.Header(":authority"), []string{"localhost", "localhost"})
 	// Kubelet's own form of the tokens, for readers that parse it strictly.
 	var parsed map[string]struct{ Token, ExpirationTimestamp string }
 	if err := json.Unmarshal([]byte(tokens), &parsed); err != nil || parsed["sts.amazonaws.com"].ExpirationTimestamp != "2099-01-01T00:00:00Z" {
@@ -116,9 +105,7 @@ func wantJSON(t *testing.T, what, text string, want map[string]string) {
 	if err := json.Unmarshal([]byte(text), &got); err != nil {
 		t.Fatalf("%s are no JSON object of strings: %v", what, err)
 	}
-	if !maps.Equal(got, want) {
-		t.Errorf("%s are %q, want %q", what, got, want)
-	}
+	testkit.Equal(t, what, got, want)
 }
 
 func TestNothingToSend(t *testing.T) {
@@ -127,9 +114,7 @@ func TestNothingToSend(t *testing.T) {
 	r.Tokens = nil
 	w.bad(r, fault.Unverified, "Unauthenticated", "spec.tokenRequests")
 	m := w.server.Requests()[0]
-	if m.GetSecrets() != "null" {
-		t.Errorf("secrets %q, want null", m.GetSecrets())
-	}
+	testkit.Equal(t, "secrets", m.GetSecrets(), "null")
 	var attributes map[string]string
 	testkit.Must(t, json.Unmarshal([]byte(m.GetAttributes()), &attributes))
 	if text, ok := attributes[identity.TokensKey]; ok {
@@ -137,9 +122,7 @@ func TestNothingToSend(t *testing.T) {
 	}
 	r.TargetPath = ""
 	w.bad(r, fault.Internal, "target path")
-	if n := len(w.server.Requests()); n != 1 {
-		t.Errorf("%d requests, want none without a target path", n-1)
-	}
+	testkit.Equal(t, "requests, with none that lacks a target path", len(w.server.Requests()), 1)
 }
 
 func TestTokensFromSecrets(t *testing.T) {
@@ -156,9 +139,7 @@ func TestFreshNamesNoVersions(t *testing.T) {
 	r := w.request()
 	r.Current, r.Fresh = w.good(r).Versions, true
 	w.good(r)
-	if v := w.server.Requests()[1].GetCurrentObjectVersion(); len(v) != 0 {
-		t.Errorf("a fresh read names the versions %v: the provider may then spare itself the read", v)
-	}
+	testkit.Equal(t, "versions in a fresh read: with them the provider may spare itself the read", len(w.server.Requests()[1].GetCurrentObjectVersion()), 0)
 }
 
 // Equal versions do not matter: the contents count.
@@ -172,17 +153,13 @@ func TestSameVersionOtherContents(t *testing.T) {
 	if !slices.Equal(a.Versions, b.Versions) {
 		t.Fatalf("versions %v, then %v", a.Versions, b.Versions)
 	}
-	if got := string(b.Files[0].Contents.Reveal()); got != "s3cr3t-new" {
-		t.Errorf("the payload has %q, want the new contents", got)
-	}
+	testkit.Equal(t, "the new contents", string(b.Files[0].Contents.Reveal()), "s3cr3t-new")
 }
 
 func TestVersionsOfOneObjectInTwoFiles(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	p := w.good(w.request("answer", "doubleID"))
-	if want := []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}}; !slices.Equal(p.Versions, want) {
-		t.Errorf("versions %v, want each once: %v", p.Versions, want)
-	}
+	testkit.Equal(t, "versions, each once", p.Versions, []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}})
 }
 
 func TestHoldsNothing(t *testing.T) {
@@ -201,9 +178,7 @@ func TestTrace(t *testing.T) {
 	var ended []trace.Ended
 	tracer := trace.New(sdk.NewTracerProvider().Tracer(""), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(provider.WithTrail(t.Context(), &provider.Trail{}), "publish", trace.Work{})
-	if _, err := w.get("aws").Fetch(ctx, w.request()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(w.get("aws").Fetch(ctx, w.request()))(t)
 	span.End(nil)
 	call := ended[0]
 	want := "00-" + span.ID() + "-" + call.Context.SpanID().String() + "-01"

@@ -3,11 +3,9 @@ package plugin_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,11 +34,9 @@ func TestUnknown(t *testing.T) {
 		if p != nil {
 			t.Errorf("Get(%q) gave a provider", name)
 		}
-		wantFault(t, err, fault.UnknownProvider, words...)
+		testkit.Fails(t, err, fault.UnknownProvider, words...)
 	}
-	if names := w.Names(); !slices.Equal(names, []string{"aws"}) {
-		t.Errorf("Names() = %q, want aws alone", names)
-	}
+	testkit.Equal(t, "the names", w.Names(), []string{"aws"})
 }
 
 func TestBadConfig(t *testing.T) {
@@ -53,9 +49,7 @@ func TestBadConfig(t *testing.T) {
 		{plugin.Config{Timeout: -1}, "negative"},
 		{plugin.Config{MaxMessageBytes: -1}, "negative"},
 	} {
-		if _, err := plugin.New(tc.c); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("New(%+v) = %v, want %q", tc.c, err, tc.want)
-		}
+		testkit.Error(plugin.New(tc.c))(t, tc.want)
 	}
 }
 
@@ -65,7 +59,7 @@ func TestComesAndGoes(t *testing.T) {
 	first, second := socketDir(t), socketDir(t)
 	w := newWorld(t, plugin.Config{Dirs: []string{filepath.Join(first, "later"), second}})
 	_, err := w.Get("aws")
-	wantFault(t, err, fault.UnknownProvider, "later or "+second, "none")
+	testkit.Fails(t, err, fault.UnknownProvider, "later or "+second, "none")
 
 	w.dir = second
 	late := w.serve("aws")
@@ -74,16 +68,14 @@ func TestComesAndGoes(t *testing.T) {
 	w.dir = filepath.Join(first, "later")
 	before := w.serve("aws")
 	w.good(w.request())
-	if n := len(before.Requests()); n != 1 {
-		t.Errorf("the first directory's provider had %d calls, want the latest one", n)
-	}
+	testkit.Equal(t, "calls of the first directory's provider", len(before.Requests()), 1)
 	p := w.get("aws")
 	before.Stop()
 	late.Stop()
 	_, err = w.Get("aws")
-	wantFault(t, err, fault.UnknownProvider)
+	testkit.Fails(t, err, fault.UnknownProvider)
 	_, err = p.Fetch(t.Context(), w.request())
-	wantFault(t, err, fault.UnknownProvider, `"aws"`)
+	testkit.Fails(t, err, fault.UnknownProvider, `"aws"`)
 }
 
 func TestOneConnection(t *testing.T) {
@@ -98,9 +90,7 @@ func TestOneConnection(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := w.server.Connections(); n != 1 {
-		t.Errorf("21 calls made %d connections, want 1", n)
-	}
+	testkit.Equal(t, "connections for 21 calls", w.server.Connections(), 1)
 }
 
 // The socket of a provider that was killed stays, and fails a call at once; the
@@ -145,9 +135,7 @@ func TestRestartUnderACall(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Errorf("Fetch over a restart: %v", err)
 	}
-	if n := len(next.Requests()); n != 1 {
-		t.Errorf("the new process had %d calls, want 1", n)
-	}
+	testkit.Equal(t, "calls of the new process", len(next.Requests()), 1)
 	w.server.Kill()
 }
 
@@ -163,8 +151,7 @@ func TestBrokenServers(t *testing.T) {
 	good := newWorld(t, plugin.Config{Timeout: 3 * time.Second})
 	for _, kind := range pluginprovider.RawKinds() {
 		t.Run(kind, func(t *testing.T) {
-			s, err := pluginprovider.StartRaw(good.dir, "broken", kind)
-			testkit.Must(t, err)
+			s := testkit.Value(pluginprovider.StartRaw(good.dir, "broken", kind))(t)
 			defer s.Stop()
 			p, err := good.get("broken").Fetch(t.Context(), good.request())
 			if err == nil || p != nil {
@@ -174,7 +161,7 @@ func TestBrokenServers(t *testing.T) {
 			if !ok {
 				t.Fatalf("the test does not know what to expect; got %s: %v", fault.Of(err), err)
 			}
-			wantFault(t, err, want, `"broken"`, "broken.sock")
+			testkit.Fails(t, err, want, `"broken"`, "broken.sock")
 			good.good(good.request())
 		})
 	}
@@ -201,15 +188,11 @@ func TestConcurrencyLimit(t *testing.T) {
 		canceled <- err
 	}()
 	cancel()
-	wantFault(t, <-canceled, fault.Canceled, "2 running calls")
-	if n := len(w.server.Requests()); n != 2 {
-		t.Errorf("%d calls run, the limit is 2", n)
-	}
+	testkit.Fails(t, <-canceled, fault.Canceled, "2 running calls")
+	testkit.Equal(t, "calls that run under a limit of 2", len(w.server.Requests()), 2)
 	w.server.Thaw()
 	wg.Wait()
-	if n := len(w.server.Requests()); n != 4 {
-		t.Errorf("%d calls, want those 4 that were not canceled", n)
-	}
+	testkit.Equal(t, "calls that were not canceled", len(w.server.Requests()), 4)
 }
 
 func TestTimeouts(t *testing.T) {
@@ -222,10 +205,8 @@ func TestTimeouts(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := w.get("aws").Fetch(ctx, w.request("answer", "hang"))
-	wantFault(t, err, fault.Timeout, `"aws"`)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the caller's own deadline is not in %v", err)
-	}
+	testkit.Fails(t, err, fault.Timeout, `"aws"`)
+	testkit.Is(t, err, context.DeadlineExceeded)
 }
 
 // clock is a fake clock.
@@ -264,9 +245,7 @@ func TestHungProvider(t *testing.T) {
 	for range 50 {
 		w.bad(w.request(), fault.Unavailable)
 	}
-	if pings := w.server.Pings(); pings != 1 {
-		t.Errorf("%d signs of life asked for, want no more than the one", pings)
-	}
+	testkit.Equal(t, "signs of life asked for, no more than the one", w.server.Pings(), 1)
 	if _, err := w.get("azure").Fetch(t.Context(), w.request()); err != nil || len(other.Requests()) != 1 {
 		t.Errorf("another provider suffers: %v", err)
 	}
@@ -276,9 +255,7 @@ func TestHungProvider(t *testing.T) {
 	now.advance(time.Minute)
 	w.good(w.request())
 	w.good(w.request())
-	if pings := w.server.Pings(); pings != 2 {
-		t.Errorf("%d signs of life asked for, want one more and none after it", pings)
-	}
+	testkit.Equal(t, "signs of life asked for, one more and none after it", w.server.Pings(), 2)
 }
 
 // A store that hangs for one pod is not a provider that hangs.
@@ -288,9 +265,7 @@ func TestSlowVolumeHarmsNoOther(t *testing.T) {
 		w.bad(w.request("answer", "hang"), fault.Timeout)
 		w.good(w.request())
 	}
-	if pings := w.server.Pings(); pings != 2 {
-		t.Errorf("%d signs of life asked for, want one after each timeout", pings)
-	}
+	testkit.Equal(t, "signs of life asked for, one after each timeout", w.server.Pings(), 2)
 }
 
 // A provider without the Version call is alive as well.
@@ -301,9 +276,7 @@ func TestSignOfLifeWithoutVersion(t *testing.T) {
 	defer s.Stop()
 	w.bad(w.request("answer", "hang"), fault.Timeout)
 	w.good(w.request())
-	if s.Pings() != 1 {
-		t.Errorf("%d signs of life asked for, want 1", s.Pings())
-	}
+	testkit.Equal(t, "signs of life asked for", s.Pings(), 1)
 }
 
 func TestHealth(t *testing.T) {
@@ -336,9 +309,7 @@ func TestWatch(t *testing.T) {
 	if got := w.Answering(); len(got) != 1 || !got["aws"] {
 		t.Errorf("answering: %v", got)
 	}
-	if n := unused.Pings(); n != 0 {
-		t.Errorf("a provider that nobody uses was asked %d times", n)
-	}
+	testkit.Equal(t, "signs of life asked for of a provider that nobody uses", unused.Pings(), 0)
 	w.server.Kill()
 	for range 3 {
 		plugin.Watch(w.Registry, t.Context())
@@ -376,15 +347,13 @@ func TestRun(t *testing.T) {
 	}()
 	testkit.Eventually(t, "the call", func() bool { return len(w.server.Requests()) == 2 })
 	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("Run: %v", err)
-	}
+	testkit.Is(t, <-done, context.Canceled)
 	w.server.Thaw()
 	if err := <-running; err != nil {
 		t.Errorf("a call that ran when the driver stopped: %v", err)
 	}
 	_, err := p.Fetch(t.Context(), w.request())
-	wantFault(t, err, fault.Canceled, "the driver stops")
+	testkit.Fails(t, err, fault.Canceled, "the driver stops")
 }
 
 var _ interface {

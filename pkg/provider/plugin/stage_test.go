@@ -98,18 +98,14 @@ func TestProvidersThatReturnFilesAreLearned(t *testing.T) {
 	for range 3 {
 		r.Current = w.good(r).Versions
 	}
-	if s.made != 3 {
-		t.Errorf("%d places were made, want 3", s.made)
-	}
+	testkit.Equal(t, "places made", s.made, 3)
 	if m := w.server.Requests()[4]; m.GetTargetPath() != r.TargetPath || len(m.GetCurrentObjectVersion()) != 2 {
 		t.Errorf("target_path %q, versions %v", m.GetTargetPath(), m.GetCurrentObjectVersion())
 	}
 	w.server.Stop()
 	w.server = w.serve("aws")
 	w.good(r)
-	if s.made != 4 {
-		t.Errorf("the new process was trusted for the old one's sake: %d places", s.made)
-	}
+	testkit.Equal(t, "places made, with one as the new process is not trusted for the old one's sake", s.made, 4)
 	// A provider that does both gets a stage.
 	p := w.good(w.staged(s, "answer", "writesItself"))
 	if len(p.Files) != 2 || s.made != 5 {
@@ -146,7 +142,7 @@ func TestPlacesAreTakenAway(t *testing.T) {
 	w, s := stagedWorld(t)
 	s.fail = fault.New(fault.Mount, "no room")
 	_, err := w.fetch(w.staged(s))
-	wantFault(t, err, fault.Mount, "no room")
+	testkit.Fails(t, err, fault.Mount, "no room")
 	s.fail = nil
 	for _, answer := range []string{"status", "die", "noFiles", "noVersions", "plainError"} {
 		_ = w.anyFault(w.staged(s, "answer", answer))

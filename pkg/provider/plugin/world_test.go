@@ -3,7 +3,6 @@ package plugin_test
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -61,8 +60,7 @@ func (w *world) serve(name string) *pluginprovider.Server {
 
 func (w *world) get(name string) provider.Provider {
 	w.t.Helper()
-	p := testkit.Value(w.Get(name))(w.t)
-	return p
+	return testkit.Value(w.Get(name))(w.t)
 }
 
 // fetch asks the provider aws.
@@ -92,16 +90,8 @@ func (w *world) bad(r provider.Request, reason fault.Reason, words ...string) er
 	if p != nil {
 		w.t.Error("Fetch gave a payload beside the error")
 	}
-	wantFault(w.t, err, reason, append(words, `"aws"`)...)
+	testkit.Fails(w.t, err, reason, append(words, `"aws"`)...)
 	return err
-}
-
-func wantFault(t testing.TB, err error, reason fault.Reason, words ...string) {
-	t.Helper()
-	if got := fault.Of(err); got != reason {
-		t.Errorf("the reason is %s, want %s: %v", got, reason, err)
-	}
-	testkit.Has(t, fmt.Sprint(err), words...)
 }
 
 // jwt makes a service account token with a signature that is not checked.
@@ -122,8 +112,7 @@ func tokensOf(t testing.TB, account string, audiences ...string) identity.Tokens
 		all[a] = map[string]string{"token": jwt(account, a), "expirationTimestamp": "2099-01-01T00:00:00Z"}
 	}
 	text := testkit.Value(json.Marshal(all))(t)
-	tokens := testkit.Value(identity.ParseTokens(string(text)))(t)
-	return tokens
+	return testkit.Value(identity.ParseTokens(string(text)))(t)
 }
 
 const twoObjects = "- {objectName: db, path: db-password}\n- {objectName: api, path: nested/api-key, mode: 256}\n"

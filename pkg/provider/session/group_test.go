@@ -42,9 +42,7 @@ func TestGroups(t *testing.T) {
 // TestRefusalReasons: another attempt after these does no harm.
 func TestRefusalReasons(t *testing.T) {
 	for reason, want := range map[fault.Reason]bool{fault.Denied: true, fault.Unverified: true, fault.NotFound: false, fault.Unavailable: false} {
-		if isRefusal(fault.New(reason, "no")) != want {
-			t.Errorf("%s is a refusal: %v", reason, !want)
-		}
+		testkit.Equal(t, fmt.Sprintf("%s is a refusal", reason), isRefusal(fault.New(reason, "no")), want)
 	}
 	if isRefusal(nil) {
 		t.Error("no error is a refusal")

@@ -71,9 +71,7 @@ func TestRecentEnough(t *testing.T) {
 		{"own static, due", Static, 60 * time.Second, true, false},
 		{"other's static, half", Static, 31 * time.Second, false, false},
 	} {
-		if got := recentEnough(tc.kind, epoch, minute, after(tc.age), tc.own); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": recent enough", recentEnough(tc.kind, epoch, minute, after(tc.age), tc.own), tc.want)
 	}
 }
 
@@ -85,9 +83,7 @@ func TestFellShort(t *testing.T) {
 		{time.Hour, time.Hour, false}, {time.Hour, 59 * time.Minute, false}, {time.Hour, 50 * time.Minute, true},
 		{5 * time.Second, 4 * time.Second, false}, {5 * time.Second, 2 * time.Second, true}, {time.Hour, 0, true},
 	} {
-		if got := fellShort(tc.asked, tc.granted); got != tc.want {
-			t.Errorf("%s of %s: %v", tc.granted, tc.asked, got)
-		}
+		testkit.Equal(t, fmt.Sprintf("%s of %s fell short", tc.granted, tc.asked), fellShort(tc.asked, tc.granted), tc.want)
 	}
 }
 
@@ -268,9 +264,7 @@ func TestNextIssue(t *testing.T) {
 		3 * time.Second: 1500 * time.Millisecond, 5 * time.Second: 2500 * time.Millisecond,
 		15 * time.Second: 5 * time.Second, time.Hour: 5 * time.Second, 1<<63 - 1: 5 * time.Second,
 	} {
-		if got := nextIssue(epoch, life).Sub(epoch); got != want {
-			t.Errorf("a life of %s: next issue after %s, want %s", life, got, want)
-		}
+		testkit.Equal(t, fmt.Sprintf("the next issue for a life of %s", life), nextIssue(epoch, life).Sub(epoch), want)
 		if due := twoThirds(epoch, epoch.Add(life), 1); life >= 3*time.Second && nextIssue(epoch, life).After(due) {
 			t.Errorf("a life of %s is not replaced in time", life)
 		}
@@ -285,17 +279,13 @@ func TestDoubts(t *testing.T) {
 		id   string
 		want time.Duration
 	}{{0, "a", 5 * time.Second}, {3, "a", 2 * time.Second}, {4, "b", 5 * time.Second}, {5, "a", 0}, {60, "a", 0}, {60, "b", 0}} {
-		if got := v.doubt(step.id, at(step.at)); got != step.want {
-			t.Errorf("%s refused at %d s: ask again in %s, want %s", step.id, step.at, got, step.want)
-		}
+		testkit.Equal(t, fmt.Sprintf("%s refused at %d s: ask again in", step.id, step.at), v.doubt(step.id, at(step.at)), step.want)
 	}
 	v.doubts.Forget("a")
 	if v.doubt("a", at(70)) == 0 {
 		t.Error("a refusal counts although there was an answer since the last one")
 	}
-	if got := v.doubt("a", at(10)); got != 5*time.Second {
-		t.Errorf("the clock was set back: ask again in %s", got)
-	}
+	testkit.Equal(t, "the clock was set back: ask again in", v.doubt("a", at(10)), 5*time.Second)
 	err := unverified(fault.New(fault.Denied, "permission denied"), 2*time.Second)
 	if fault.Of(err) != fault.Unverified || fault.RetryAfter(err) != 2*time.Second {
 		t.Errorf("%s after %s: %v", fault.Of(err), fault.RetryAfter(err), err)
@@ -449,9 +439,7 @@ func TestOlderThan(t *testing.T) {
 		"the same":         {of(time.Hour, 2*time.Hour), false},
 		"before a renewal": {of(time.Hour, 3*time.Hour), false},
 	} {
-		if c.other.olderThan(now) != c.older {
-			t.Errorf("%s: %t", name, !c.older)
-		}
+		testkit.Equal(t, name+": older", c.other.olderThan(now), c.older)
 	}
 }
 

@@ -27,9 +27,7 @@ func TestForeignLogin(t *testing.T) {
 		b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
 		b.login = answering(status, `{"message":"Forbidden"}`)
 		_, err := newProvider(t, nil).Fetch(t.Context(), brokenRequest("v", b.URL, nil))
-		if fault.Of(err) != fault.BadAnswer || !strings.Contains(err.Error(), "a proxy, ingress or firewall before Vault") {
-			t.Errorf("%d: %s: %v", status, fault.Of(err), err)
-		}
+		testkit.Fails(t, err, fault.BadAnswer, "a proxy, ingress or firewall before Vault")
 	}
 }
 
@@ -243,16 +241,12 @@ func TestOlderVersionReplacesNoNewer(t *testing.T) {
 	wantFile(t, mustFetch(t, p, r), "a", "two")
 
 	// A secret that is made again counts from 1, and a deleted one is gone.
-	if _, err := w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/late"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/late"))(t)
 	w.kv2(t, "late", map[string]any{"k": "again"})
 	wantFile(t, mustFetch(t, p, r), "a", "again")
 	w.kv2(t, "late", map[string]any{"k": "again 2"})
 	wantFile(t, mustFetch(t, p, r), "a", "again 2")
-	if _, err := w.Client().Logical().DeleteWithContext(t.Context(), "kv2/data/late"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(w.Client().Logical().DeleteWithContext(t.Context(), "kv2/data/late"))(t)
 	if payload := mustFetch(t, p, r); len(payload.Files) != 0 {
 		t.Errorf("a deleted optional secret: %v", files(payload))
 	}
@@ -269,8 +263,7 @@ func olderBody(t *testing.T, body []byte) []byte {
 	meta["version"] = 1
 	at := testkit.Value(time.Parse(time.RFC3339Nano, meta["created_time"].(string)))(t)
 	meta["created_time"] = at.Add(-time.Second).Format(time.RFC3339Nano)
-	out := testkit.Value(json.Marshal(all))(t)
-	return out
+	return testkit.Value(json.Marshal(all))(t)
 }
 
 // TestUnmountedEngine unmounts an engine that a live volume and a new one use.
@@ -286,17 +279,13 @@ func TestUnmountedEngine(t *testing.T) {
 	r.Current = mustFetch(t, p, r).Versions
 	testkit.Must(t, w.Client().Sys().UnmountWithContext(t.Context(), "gone"))
 	r.Fresh = true
-	if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "no engine is mounted there") {
-		t.Errorf("a live volume: %v, %v", payload, err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), r))(t, fault.NotFound, "no engine is mounted there") // a live volume
 	other := w.request(t, w.pod("app"), nil, objects)
 	other.Fresh = true // not what the account's other volume was given moments ago
 	if payload := mustFetch(t, p, other); len(payload.Files) != 0 {
 		t.Errorf("a new volume: %v", files(payload))
 	}
-	if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound {
-		t.Errorf("a live volume beside a new one: %v, %v", payload, err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), r))(t, fault.NotFound) // a live volume beside a new one
 }
 
 // TestNumUses has a role whose tokens are good for a number of requests.

@@ -115,9 +115,7 @@ func TestFaults(t *testing.T) {
 				testkit.Says(t, err, tc.says)
 				testkit.Says(t, err, b.Listener.Addr().String())
 				for _, mark := range []string{markJWT, markToken, markValue} {
-					if text := fmt.Sprintf("%v %+v %#v %s", err, err, err, &log); strings.Contains(text, mark) {
-						t.Errorf("%q shows: %s", mark, text)
-					}
+					testkit.Lacks(t, fmt.Sprintf("%v %+v %#v %s", err, err, err, &log), mark)
 				}
 			})
 		}
@@ -160,9 +158,7 @@ func TestRetries(t *testing.T) {
 			if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, params)); err == nil {
 				t.Fatal("want an error")
 			}
-			if got := b.count("") - b.count("/login") - b.count("sys/internal/ui/mounts"); got != tc.want {
-				t.Errorf("%d requests, want %d", got, tc.want)
-			}
+			testkit.Equal(t, "requests", b.count("")-b.count("/login")-b.count("sys/internal/ui/mounts"), tc.want)
 		})
 	}
 }
@@ -192,9 +188,7 @@ func TestRedirects(t *testing.T) {
 
 	p := newProvider(t, nil)
 	wantFile(t, mustFetch(t, p, brokenRequest("v", standby.URL, nil)), "a", "v")
-	if got := strings.Join(active.bodys, ""); !strings.Contains(got, `"role":"app"`) {
-		t.Errorf("the login's body did not reach the active node: %q", got)
-	}
+	testkit.Has(t, strings.Join(active.bodys, ""), `"role":"app"`) // the login's body reaches the active node
 
 	behind := newBroken(t, nil) // a proxy that serves the standby below a path
 	behind.login, behind.read = standby.Config.Handler.ServeHTTP, standby.Config.Handler.ServeHTTP

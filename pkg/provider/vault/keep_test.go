@@ -84,9 +84,7 @@ func TestRestart(t *testing.T) {
 	if counts["database/creds/app"] != 0 || counts["sys/leases/renew"] == 0 || counts["pki/issue/app"] != 0 {
 		t.Errorf("after the restart leases must be renewed, not made anew: %v", counts)
 	}
-	if pg.Users(t) != users {
-		t.Errorf("%d users, want %d as before", pg.Users(t), users)
-	}
+	testkit.Equal(t, "users, as before", pg.Users(t), users)
 	for _, r := range requests {
 		testkit.Must(t, second.Release(t.Context(), r.Volume))
 	}
@@ -211,9 +209,7 @@ func TestStaleStateOfASharedCredential(t *testing.T) {
 				testkit.Must(t, next.Import(r.Volume, states[r.Volume]))
 			}
 			for _, r := range order {
-				if after := files(mustFetch(t, next, r)); !maps.Equal(after, before) {
-					t.Errorf("%v, then %v", before, after)
-				}
+				testkit.Equal(t, "the files of the next process", files(mustFetch(t, next, r)), before)
 			}
 		})
 		if counts["database/creds/app"] != 0 || under(counts, "/login") != 0 {
@@ -243,9 +239,7 @@ func TestStateIsSmall(t *testing.T) {
 		t.Errorf("requests %v at the restart itself", counts)
 	}
 	counts = w.counted(t, func() {
-		if after := mustFetch(t, next, r); !maps.Equal(files(before), files(after)) {
-			t.Error("the files differ")
-		}
+		testkit.Equal(t, "the files differ", files(before), files(mustFetch(t, next, r)))
 	})
 	if counts["kv1/large"] != 1 || counts.Under("") != 1 {
 		t.Errorf("requests %v, want one read", counts)

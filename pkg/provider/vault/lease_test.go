@@ -64,16 +64,12 @@ func TestUnexpectedLease(t *testing.T) {
 	}
 	fetchAll(t, p, pods, requests)
 	counts := w.counted(t, func() { fetchAll(t, p, pods, requests) })
-	if counts["pki/issue/leasing"] != 0 {
-		t.Errorf("%d certificates made anew for nothing", counts["pki/issue/leasing"])
-	}
+	testkit.Equal(t, "certificates made anew for nothing", counts["pki/issue/leasing"], 0)
 	certs := map[string]bool{}
 	for _, r := range requests {
 		certs[files(mustFetch(t, p, r))["cert"]] = true
 	}
-	if len(certs) != pods {
-		t.Errorf("%d certificates for %d pods", len(certs), pods)
-	}
+	testkit.Equal(t, "certificates for pods", len(certs), pods)
 	for _, r := range requests {
 		testkit.Must(t, p.Release(t.Context(), r.Volume))
 	}
@@ -265,9 +261,7 @@ func TestDueTokenIsUsedWhileVaultCannotRenewIt(t *testing.T) {
 	b.mu.Unlock()
 	now.advance(45 * time.Minute)
 	wantFile(t, mustFetch(t, p, r), "a", "v2")
-	if b.count("renew-self") != 1 {
-		t.Errorf("%d renewals, want 1", b.count("renew-self"))
-	}
+	testkit.Equal(t, "renewals", b.count("renew-self"), 1)
 }
 
 // TestLostAnswers loses the answer to a request that created a lease: Vault revokes the lease
@@ -304,9 +298,7 @@ func TestLostAnswers(t *testing.T) {
 					want = 2
 				}
 				left := func() int { return len(w.leases(t, "sys/leases/lookup/"+path)) }
-				if n := left(); n != want {
-					t.Errorf("%d leases, want %d", n, want)
-				}
+				testkit.Equal(t, "leases", left(), want)
 				testkit.Must(t, p.Release(t.Context(), r.Volume))
 				testkit.Eventually(t, "no lease is left", func() bool { return left() == 0 })
 			})

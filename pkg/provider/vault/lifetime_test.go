@@ -71,9 +71,7 @@ func TestLifetimeOfLeases(t *testing.T) {
 	if counts["sys/leases/renew"] == 0 || counts["auth/token/renew-self"] == 0 {
 		t.Errorf("nothing was renewed: %v", counts)
 	}
-	if n := counts["kv1/share"]; n != 1 {
-		t.Errorf("%d reads of a KV secret within its interval, want 1", n)
-	}
+	testkit.Equal(t, "reads of a KV secret within its interval", counts["kv1/share"], 1)
 	testkit.Must(t, p.Release(t.Context(), r.Volume))
 	testkit.Eventually(t, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
 }
@@ -117,8 +115,7 @@ func TestLifetimeStaticRole(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
 	newPostgres(t, w)
-	err := w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "5s"})
-	testkit.Must(t, err)
+	testkit.Must(t, w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "5s"}))
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, `
 - {objectName: user, secretPath: database/static-creds/batch, secretKey: username}
@@ -128,9 +125,7 @@ func TestLifetimeStaticRole(t *testing.T) {
 		watch(t, p, r, 20*time.Second, func(payload *provider.Payload) {
 			f := files(payload)
 			passwords[f["password"]] = true
-			if len(payload.Leases) != 0 {
-				t.Errorf("a static role has no lease: %+v", payload.Leases)
-			}
+			testkit.Equal(t, "leases of a static role", len(payload.Leases), 0)
 		})
 	})
 	if len(passwords) < 2 {

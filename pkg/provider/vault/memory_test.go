@@ -55,9 +55,7 @@ func TestAnswersAreBounded(t *testing.T) {
 				t.Errorf("%d bytes are kept for 16 values of one byte", kept)
 			}
 			testkit.Must(t, p.Release(t.Context(), "v"))
-			if left := room.Usage().Total; left != 0 {
-				t.Errorf("%d bytes are charged for no volume", left)
-			}
+			testkit.Equal(t, "bytes are charged for no volume", room.Usage().Total, 0)
 		})
 	}
 }
@@ -108,9 +106,7 @@ func TestRefusalsLeaveNoCharge(t *testing.T) {
 			t.Fatal("no error")
 		}
 	}
-	if n := b.count("sys/internal/ui/mounts/secret/app"); n != 1 {
-		t.Errorf("%d looks at what is mounted for one path, want 1", n)
-	}
+	testkit.Equal(t, "looks at what is mounted for one path", b.count("sys/internal/ui/mounts/secret/app"), 1)
 	live := brokenRequest("live", b.URL, objects)
 	live.Current = []provider.Version{{ID: "a", Version: "1"}}
 	if _, err := p.Fetch(t.Context(), live); err == nil || b.count("lookup-self") == 0 {
@@ -119,7 +115,5 @@ func TestRefusalsLeaveNoCharge(t *testing.T) {
 	for _, id := range []string{"v", "live"} {
 		testkit.Must(t, p.Release(t.Context(), id))
 	}
-	if left := room.Usage().Total; left != 0 {
-		t.Errorf("%d bytes are charged for no volume", left)
-	}
+	testkit.Equal(t, "bytes are charged for no volume", room.Usage().Total, 0)
 }

@@ -172,17 +172,11 @@ func TestDestination(t *testing.T) {
 	r := brokenRequest("v", b.URL, map[string]string{"vaultNamespace": "one"})
 	mustFetch(t, p, r)
 	want := b.URL + " one"
-	if got := p.Destination("v"); got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	testkit.Equal(t, "the destination", p.Destination("v"), want)
 	next := newProvider(t, nil)
-	if got := next.Destination("v"); got != "" {
-		t.Errorf("got %q for a volume that is not known", got)
-	}
+	testkit.Equal(t, "the destination of a volume that is not known", next.Destination("v"), "")
 	testkit.Must(t, next.Import("v", p.Export("v")))
-	if got := next.Destination("v"); got != want {
-		t.Errorf("after a restart: got %q, want %q", got, want)
-	}
+	testkit.Equal(t, "the destination after a restart", next.Destination("v"), want)
 }
 
 // address is an address of a real Vault that can be away.
@@ -234,9 +228,7 @@ func TestSecondAddressKeepsLeases(t *testing.T) {
 	if second.count("auth/token/renew-self") == 0 || second.count("/login") > 0 || second.count("pki/issue") > 0 {
 		t.Errorf("the second address was asked %q, want a renewal alone", second.seen)
 	}
-	if got := p.AnsweredBy(r.Volume); got != second.URL {
-		t.Errorf("answered by %q", got)
-	}
+	testkit.Equal(t, "answered by", p.AnsweredBy(r.Volume), second.URL)
 	later := begin()
 	testkit.Must(t, later.Import(r.Volume, p.Export(r.Volume)))
 	testkit.Must(t, later.Release(t.Context(), r.Volume))

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -110,9 +111,7 @@ func TestMetadataCheckIsNotForEver(t *testing.T) {
 				state = p.Export(r.Volume)
 			}
 		})
-		if got := counts["kv2/data/watched/hour"]; got != want.reads {
-			t.Errorf("%d reads of the data in %d polls, want %d", got, want.polls, want.reads)
-		}
+		testkit.Equal(t, fmt.Sprintf("reads of the data in %d polls", want.polls), counts["kv2/data/watched/hour"], want.reads)
 	}
 }
 
@@ -151,9 +150,7 @@ func TestMetadataCheck(t *testing.T) {
 		wantFile(t, mustFetch(t, p, r), "f", "two")
 
 		// Deleted for good and made anew: version 2 again, but another one.
-		if _, err := w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/"+tc.path); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Value(w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/"+tc.path))(t)
 		w.kv2(t, tc.path, map[string]any{"k": "x"})
 		w.kv2(t, tc.path, map[string]any{"k": "another two"})
 		c.advance(2 * time.Minute)
@@ -332,9 +329,7 @@ func TestShortestInterval(t *testing.T) {
 	if wait := time.Until(payload.RefreshAt); wait < 59*time.Minute || wait > time.Hour {
 		t.Errorf("due in %s, want in an hour", wait)
 	}
-	if said := strings.Join(payload.Warnings, "\n"); !strings.Contains(said, "objects[0].refreshInterval: is less than the operator allows: 1h0m0s is used") {
-		t.Errorf("warnings %q", said)
-	}
+	testkit.Has(t, strings.Join(payload.Warnings, "\n"), "objects[0].refreshInterval: is less than the operator allows: 1h0m0s is used")
 }
 
 // TestRevokedElsewhere has an operator revoke, on a real database, what a volume

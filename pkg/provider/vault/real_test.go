@@ -92,9 +92,7 @@ func ownWorld(t *testing.T) *world {
 	t.Helper()
 	w := testkit.Value(startWorld(t.Context(), vaulttest.Options{}))(t)
 	t.Cleanup(func() {
-		if w.stop() != 0 {
-			t.Error("stopping Vault failed")
-		}
+		testkit.Equal(t, "exit code of Vault", w.stop(), 0)
 	})
 	return w
 }
@@ -159,13 +157,9 @@ func TestDataKey(t *testing.T) {
 				}
 			}
 			slices.Sort(whole)
-			if strings.Join(whole, " ") != tc.whole {
-				t.Errorf("%s: the whole secret has %q, want %s", tc.path, whole, tc.whole)
-			}
+			testkit.Equal(t, tc.path+": the whole secret", strings.Join(whole, " "), tc.whole)
 			_, err := newProvider(t, nil).Fetch(t.Context(), w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: "+tc.path+", secretKey: none}"))
-			if fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "it has "+tc.none) {
-				t.Errorf("%s: a key that is not there: %v", tc.path, err)
-			}
+			testkit.Fails(t, err, fault.NotFound, "it has "+tc.none) // a key that is not there
 		}
 	}
 }
@@ -214,9 +208,7 @@ func TestVersions(t *testing.T) {
 	if a["b"] != "2" || a["c"] != "1" || len(a["a"]) < 20 {
 		t.Errorf("versions %v: KV v2 has the store's own, KV v1 a hash", a)
 	}
-	if a["a"] != b["a"] {
-		t.Errorf("the version must outlive a restart, and be that of other nodes: %s, %s", a["a"], b["a"])
-	}
+	testkit.Equal(t, "the version must outlive a restart, and be that of other nodes", a["a"], b["a"])
 }
 
 // TestRefusals reads Vault's own words, and what was attempted.

@@ -60,9 +60,7 @@ func TestRefusedIsForgotten(t *testing.T) {
 			live.Fresh = true
 			refused := func(p *vault.Provider, r provider.Request) {
 				t.Helper()
-				if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Denied {
-					t.Errorf("%s got %v, %v", r.Volume, payload, err)
-				}
+				testkit.Failure(p.Fetch(t.Context(), r))(t, fault.Denied)
 			}
 			refused(p, live)
 			live.Fresh = false
@@ -125,9 +123,7 @@ func TestRefusedCredentialIsNotShared(t *testing.T) {
 	if _, _, ok := p.Recall(asked, c.now().Add(-time.Hour)); ok {
 		t.Error("a refused credential was recalled for another pod")
 	}
-	if payload, err := p.Fetch(t.Context(), asked); fault.Of(err) != fault.Denied {
-		t.Errorf("another pod got %v, %v", payload, err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), asked))(t, fault.Denied) // another pod
 }
 
 const certificateBesideKV = `
@@ -228,7 +224,5 @@ func TestLeaseStandsIn(t *testing.T) {
 		t.Errorf("partial %v, leases %v", after.Partial, after.Leases)
 	}
 	c.advance(20 * time.Minute) // the lease is over: nothing stands in
-	if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
-		t.Errorf("%v, %v", payload, err)
-	}
+	testkit.Failure(p.Fetch(t.Context(), r))(t, fault.Unavailable)
 }

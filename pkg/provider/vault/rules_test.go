@@ -96,9 +96,7 @@ func TestPodBound(t *testing.T) {
 		{"jwt method with the pod's UID, told", map[string]string{"p": "pod-uid"}, shareServiceAccount, "sa-uid", true},
 		{"jwt method with the pod's name, told", map[string]string{"p": "web"}, shareServiceAccount, "sa-uid", true},
 	} {
-		if got := isPodBound(authInfo{Metadata: tc.metadata}, tc.sharing, pod, tc.uid); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": bound to the pod", isPodBound(authInfo{Metadata: tc.metadata}, tc.sharing, pod, tc.uid), tc.want)
 	}
 }
 
@@ -130,9 +128,7 @@ func TestValidBefore(t *testing.T) {
 		"sk-ssh-ed25519-cert-v01@openssh.com": 2, "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 3, "ssh-dss-cert-v01@openssh.com": 4,
 	} {
 		text := sshCertificate(kind, fields, end)
-		if got := validBefore(text); got.Unix() != end {
-			t.Errorf("%s ends at %s", kind, got)
-		}
+		testkit.Equal(t, "the end of "+kind, validBefore(text).Unix(), end)
 		if got := validBefore(sshCertificate(kind, fields, math.MaxUint64)); !got.IsZero() {
 			t.Errorf("%s has no end, not %s", kind, got)
 		}
@@ -225,9 +221,7 @@ func TestDocumentedParameters(t *testing.T) {
 	}
 	slices.Sort(want)
 	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/vault.md lists\n%v\nthe code has\n%v", got, want)
-	}
+	testkit.Equal(t, "docs/vault.md, and the code", got, want)
 }
 
 // Each flavour is told the names that its classes use.

@@ -91,13 +91,9 @@ func TestSharedLogin(t *testing.T) {
 				requests = append(requests, w.request(t, w.pod("app"), tc.params, two))
 			}
 			counts := w.counted(t, func() { fetchAll(t, p, 50, requests) })
-			if got := under(counts, "/login"); got != tc.logins {
-				t.Errorf("%d logins, want %d", got, tc.logins)
-			}
+			testkit.Equal(t, "logins", under(counts, "/login"), tc.logins)
 			for _, path := range []string{"kv1/share", "kv2/data/share"} {
-				if counts[path] != tc.perPath {
-					t.Errorf("%d reads of %s, want %d", counts[path], path, tc.perPath)
-				}
+				testkit.Equal(t, "reads of "+path, counts[path], tc.perPath)
 			}
 			told.want(t, endpoint.OpLogin, tc.logins, tc.pods-tc.logins)
 			told.want(t, endpoint.OpRead, 2*tc.perPath, 2*(tc.pods-tc.perPath))
@@ -106,9 +102,7 @@ func TestSharedLogin(t *testing.T) {
 					testkit.Check(t, p.Release(t.Context(), r.Volume))
 				}
 			})
-			if got := counts["auth/token/revoke-self"]; got != tc.logins {
-				t.Errorf("%d Vault tokens revoked, want %d", got, tc.logins)
-			}
+			testkit.Equal(t, "Vault tokens revoked", counts["auth/token/revoke-self"], tc.logins)
 		})
 	}
 }
@@ -185,9 +179,7 @@ func TestRevokedToken(t *testing.T) {
 	testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil))
 	c.advance(3 * time.Minute)
 	counts := w.counted(t, func() { fetchAll(t, p, 10, requests) })
-	if n := under(counts, "/login"); n != 1 {
-		t.Errorf("%d logins to make up for a revoked token, want 1", n)
-	}
+	testkit.Equal(t, "logins to make up for a revoked token", under(counts, "/login"), 1)
 }
 
 // TestNewestServiceAccountToken logs in with what kubelet passed last.
@@ -248,9 +240,7 @@ func TestLeaderGivesUp(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	if n := b.count("/login"); n != 2 {
-		t.Errorf("%d logins, want that of the leader and one more", n)
-	}
+	testkit.Equal(t, "logins: the leader's, and one more", b.count("/login"), 2)
 }
 
 // TestClassEdit changes a live volume's role: Release revokes the tokens of both roles.

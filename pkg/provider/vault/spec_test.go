@@ -97,18 +97,11 @@ func TestParameters(t *testing.T) {
 func checkError(t *testing.T, err error, reason fault.Reason, says []string) {
 	t.Helper()
 	if len(says) == 0 {
-		if err != nil {
-			t.Errorf("unexpected error: %v", err)
-		}
+		testkit.Check(t, err)
 		return
 	}
-	if err == nil || fault.Of(err) != reason {
-		t.Fatalf("got %v, want %s", err, reason)
-	}
-	testkit.Says(t, err, says...)
-	if strings.Contains(err.Error(), markValue) {
-		t.Errorf("the error shows a password: %v", err)
-	}
+	testkit.Fails(t, err, reason, says...)
+	testkit.Lacks(t, fmt.Sprint(err), markValue)
 }
 
 // TestObjects names the field of every mistake in the objects.
@@ -305,9 +298,7 @@ func TestVaultNamespace(t *testing.T) {
 	testkit.Says(t, err, `in namespace "team/a"`)
 	_, _ = p.Fetch(t.Context(), brokenRequest("w", b.URL, nil))
 	// The login, the read, and the look at what is mounted there.
-	if want := []string{"team/a", "team/a", "team/a", "default", "default", "default"}; !slices.Equal(spaces, want) {
-		t.Errorf("namespaces sent: %q, want %q", spaces, want)
-	}
+	testkit.Equal(t, "namespaces sent", spaces, []string{"team/a", "team/a", "team/a", "default", "default", "default"})
 }
 
 // TestRefusedAudience: a refused login names the audience that was sent, the
@@ -329,8 +320,7 @@ func TestRefusedAudience(t *testing.T) {
 // pair writes a client certificate and its key to a directory.
 func pair(t *testing.T, dir, name string) (cert, key string) {
 	t.Helper()
-	made, err := pki.SelfSigned(x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	testkit.Must(t, err)
+	made := testkit.Value(pki.SelfSigned(x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))(t)
 	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	testkit.Must(t, errors.Join(os.WriteFile(cert, made.Cert, 0o400), os.WriteFile(key, made.Key, 0o400)))
@@ -401,9 +391,7 @@ func TestAnotherPodsKey(t *testing.T) {
 	}
 	there := refused(cert, key)
 	missing := refused(cert+"x", key+"x")
-	if there != missing {
-		t.Errorf("the errors tell whether a file exists:\n%s\n%s", there, missing)
-	}
+	testkit.Equal(t, "the errors tell whether a file exists", there, missing)
 	refused(filepath.Join(listed, "cert"), filepath.Join(listed, "key"))
 	if s.shown.Load() > 0 {
 		t.Error("the server was shown the other pod's certificate")
@@ -452,12 +440,8 @@ func TestOperatorsCertificate(t *testing.T) {
 			if c.want == "" && err != nil || c.want != "" && (fault.Of(err) != c.reason || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %s: %v, want %s saying %q", fault.Of(err), err, c.reason, c.want)
 			}
-			if got := at.shown.Load() > shown; got != c.shown {
-				t.Errorf("the certificate was presented: %v, want %v", got, c.shown)
-			}
-			if got := at.revoked.Load() - revoked; got != c.revoked {
-				t.Errorf("%d Vault tokens revoked, want %d", got, c.revoked)
-			}
+			testkit.Equal(t, "the certificate was presented", at.shown.Load() > shown, c.shown)
+			testkit.Equal(t, "Vault tokens revoked", at.revoked.Load()-revoked, c.revoked)
 		})
 	}
 }

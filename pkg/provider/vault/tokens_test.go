@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A volume whose read is denied again and again logs in each time, because the role's policies may
@@ -53,9 +54,7 @@ func TestDenialsLeaveFewTokens(t *testing.T) {
 				}
 				if n == refreshes/2 {
 					next := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-					if err := next.Import("v", p.Export("v")); err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, next.Import("v", p.Export("v")))
 					p = next
 				}
 			}

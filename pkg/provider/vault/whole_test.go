@@ -19,16 +19,12 @@ import (
 
 func wantFiles(t *testing.T, p *provider.Payload, want map[string]string) {
 	t.Helper()
-	if got := files(p); !maps.Equal(got, want) {
-		t.Errorf("files %q, want %q", got, want)
-	}
+	testkit.Equal(t, "files", files(p), want)
 	var ids, names []string
 	for i, v := range p.Versions {
 		ids, names = append(ids, v.ID), append(names, p.Files[i].Path)
 	}
-	if !slices.Equal(ids, names) {
-		t.Errorf("versions of %q, files %q", ids, names)
-	}
+	testkit.Equal(t, "versions, and files", ids, names)
 }
 
 func versionOf(p *provider.Payload, id string) string {
@@ -76,9 +72,7 @@ func TestWholeSecret(t *testing.T) {
 					t.Errorf("an unchanged secret was read: %v", unchanged)
 				}
 				wantFiles(t, before, want)
-				if !slices.Equal(before.Versions, r.Current) {
-					t.Errorf("versions %v, before %v", before.Versions, r.Current)
-				}
+				testkit.Equal(t, "versions, as before", before.Versions, r.Current)
 
 				tc.put(t, map[string]any{"username": "u2", "token": filler, "../bad": "name"})
 				c.advance(10 * time.Minute)
@@ -116,11 +110,8 @@ func TestWholeSecretMissing(t *testing.T) {
 		return p.Fetch(t.Context(), w.request(t, w.pod("app"), nil, objects))
 	}
 	for _, path := range []string{"kv2/data/no-keys", "kv2/data/nothing", "kv1/nothing"} {
-		if _, err := fetch("- {secretPath: " + path + `, secretKeys: "*"}`); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `objects[0] "*"`) {
-			t.Errorf("%s: %v", path, err)
-		}
-		payload, err := fetch("- {secretPath: " + path + `, secretKeys: "*", optional: true}` + "\n- {objectName: a, secretPath: kv1/some-keys, secretKey: a}")
-		testkit.Must(t, err)
+		testkit.Failure(fetch("- {secretPath: "+path+`, secretKeys: "*"}`))(t, fault.NotFound, `objects[0] "*"`)
+		payload := testkit.Value(fetch("- {secretPath: " + path + `, secretKeys: "*", optional: true}` + "\n- {objectName: a, secretPath: kv1/some-keys, secretKey: a}"))(t)
 		wantFiles(t, payload, map[string]string{"a": "v"})
 	}
 	payload := testkit.Value(fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b], optional: true}"))(t)
@@ -158,9 +149,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 	} {
 		_, err := p.Fetch(t.Context(), w.request(t, w.pod("app"), nil, objects))
 		for _, word := range want.words {
-			if fault.Of(err) != want.reason || !strings.Contains(err.Error(), word) {
-				t.Errorf("%s: %v, want %s with %q", objects, err, want.reason, word)
-			}
+			testkit.Fails(t, err, want.reason, word)
 		}
 		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true, api.IsSudoPath))(t)
 		failed := trial.Unfit
@@ -169,9 +158,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 				failed = o.Failed
 			}
 		}
-		if fault.Of(failed) != want.reason {
-			t.Errorf("%s: the trial says %v", objects, failed)
-		}
+		testkit.Equal(t, objects+": the reason of the trial", fault.Of(failed), want.reason)
 	}
 	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true, api.IsSudoPath)
 	if err != nil || trial.Unfit != nil || len(trial.Objects) != 1 || trial.Objects[0].Name != "*" || trial.Objects[0].Files != 2 || trial.Objects[0].Size != 2 {

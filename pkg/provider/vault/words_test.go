@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // foreignBodies are what proxies, ingresses, firewalls and other servers answer.
@@ -116,9 +117,7 @@ func TestOwnAnswers(t *testing.T) {
 		{"list", "kv1/a", `[1]`, false},
 		{"empty", "kv1/a", ``, false},
 	} {
-		if got := isOwnAnswer(tc.path, []byte(tc.body)); got != tc.want {
-			t.Errorf("%s: %t", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": Vault's own answer", isOwnAnswer(tc.path, []byte(tc.body)), tc.want)
 	}
 }
 
@@ -138,9 +137,7 @@ func TestOlderVersion(t *testing.T) {
 		{"no KV v2 before", session.Revision{Number: "5", Changed: one}, session.Revision{}, false},
 		{"a time that says nothing", session.Revision{Number: "4", Changed: "x"}, session.Revision{Number: "5", Changed: two}, false},
 	} {
-		if got := older(tc.is, tc.of); got != tc.want {
-			t.Errorf("%s: %t", tc.name, got)
-		}
+		testkit.Equal(t, tc.name+": older", older(tc.is, tc.of), tc.want)
 	}
 }
 
@@ -153,8 +150,6 @@ func TestJSONPath(t *testing.T) {
 		"": "", "ca": "", "pki/cert/ca": "", "pki/cert/ca_chain": "", "pki/cert/crl": "", "pki/issue/web": "", "cert/ca/raw": "", "issuer/x/pem": "",
 		"secret/data/raw": "", "secret/data/pem": "", "secret/raw/pem": "", "raw": "", "pem": "", "a/pem": "",
 	} {
-		if got := jsonPath(path); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
-		}
+		testkit.Equal(t, path, jsonPath(path), want)
 	}
 }

@@ -197,8 +197,7 @@ func (w *world) counted(t testing.TB, fn func()) vaulttest.Counts {
 	t.Helper()
 	mark := testkit.Value(w.Mark())(t)
 	fn()
-	counts := testkit.Value(w.CountRequests(t.Context(), mark))(t)
-	return counts
+	return testkit.Value(w.CountRequests(t.Context(), mark))(t)
 }
 
 func under(c vaulttest.Counts, part string) (n int) {
@@ -333,9 +332,7 @@ func checkHeaders(t *testing.T, tokens *[]string, next http.HandlerFunc) http.Ha
 	return func(w http.ResponseWriter, r *http.Request) {
 		*tokens = append(*tokens, r.Header.Get("X-Vault-Token"))
 		for _, h := range []string{"X-Vault-Namespace", "X-Ambient", "X-Vault-Wrap-Ttl"} {
-			if v := r.Header.Get(h); v != "" {
-				t.Errorf("header %s: %q", h, v)
-			}
+			testkit.Equal(t, "header "+h, r.Header.Get(h), "")
 		}
 		if r.Header.Get("X-Vault-Request") != "true" || len(r.Header.Get("X-Correlation-Id")) != 32 {
 			t.Errorf("headers are missing: %v", r.Header)
