@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -108,13 +107,7 @@ func newTrail(t *testing.T, level Level) *trail {
 // run runs the Log in synctest's time; the func that it returns stops it.
 func (x *trail) run(t *testing.T) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- x.Run(ctx) }()
-	return func() {
-		cancel()
-		testkit.Check(t, <-done)
-	}
+	return testkit.Background(t, x.Run)
 }
 
 func TestWhatHasALine(t *testing.T) {

@@ -66,13 +66,7 @@ func newHostile(t *testing.T, volumes, objects, idBytes int) (h *hostile, stop f
 	t.Helper()
 	h = &hostile{weighed: &weighed{apiServer: newServer(), bytes: map[string]int{}}, volumes: volumes, objects: objects, idBytes: idBytes}
 	h.r = testkit.Value(status.New(status.Config{API: h, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 5, Burst: 20}))(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- h.r.Run(ctx) }()
-	return h, func() {
-		cancel()
-		testkit.Check(t, <-done)
-	}
+	return h, testkit.Background(t, h.r.Run)
 }
 
 func (h *hostile) run(seconds int) {

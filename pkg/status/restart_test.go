@@ -28,13 +28,7 @@ func restarted(t *testing.T, api status.API, recovered ...volume.Outcome) (r *st
 	for _, o := range recovered {
 		r.Observe(o)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- r.Run(ctx) }()
-	return r, func() {
-		cancel()
-		testkit.Check(t, <-done)
-	}
+	return r, testkit.Background(t, r.Run)
 }
 
 func recoveries(n int) (all []volume.Outcome) {

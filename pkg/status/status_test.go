@@ -202,12 +202,9 @@ func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a
 			change(&c)
 		}
 		r := testkit.Value(status.New(c))(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- r.Run(ctx) }()
+		stop := testkit.Background(t, r.Run)
 		test(t, a, r)
-		cancel()
-		testkit.Must(t, <-done)
+		stop()
 	})
 }
 

@@ -60,9 +60,7 @@ func TestInspectOddNames(t *testing.T) {
 				}
 			}
 			testkit.Must(t, m.Cleanup(target))
-			if mustInspect(t, m, target).Exists {
-				t.Error("still there")
-			}
+			wantGone(t, m, target)
 		})
 	}
 }
@@ -255,9 +253,7 @@ func TestDeadMount(t *testing.T) {
 			}
 		}
 		testkit.Must(t, m.CleanupAny(target))
-		if mustInspect(t, m, target).Exists {
-			t.Error("still there")
-		}
+		wantGone(t, m, target)
 	})
 }
 

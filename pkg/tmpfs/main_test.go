@@ -160,6 +160,13 @@ func mustMount(t testing.TB, m *Mounter, target string, o Options) {
 	testkit.Must(t, m.Mount(target, o))
 }
 
+func wantGone(t testing.TB, m *Mounter, target string) {
+	t.Helper()
+	if mustInspect(t, m, target).Exists {
+		t.Errorf("%s is still there", target)
+	}
+}
+
 func mustInspect(t testing.TB, m *Mounter, target string) Info {
 	t.Helper()
 	return testkit.Value(m.Inspect(target))(t)

@@ -24,9 +24,7 @@ func TestUnmountIsIdempotent(t *testing.T) {
 		}
 		for range 2 {
 			testkit.Must(t, m.Cleanup(target))
-			if mustInspect(t, m, target).Exists {
-				t.Fatal("still there")
-			}
+			wantGone(t, m, target)
 		}
 		testkit.Must(t, m.Unmount(target))
 	})
@@ -43,9 +41,7 @@ func TestUnmountBusy(t *testing.T) {
 		t.Fatalf("an open file does not make it busy: %v", err)
 	}
 	testkit.Must(t, m.Cleanup(target))
-	if mustInspect(t, m, target).Exists {
-		t.Error("still there")
-	}
+	wantGone(t, m, target)
 	if n, err := file.Read(make([]byte, 9)); n != 5 {
 		t.Errorf("who had it open reads %d bytes, %v", n, err)
 	}
@@ -82,9 +78,7 @@ func TestUnmountStack(t *testing.T) {
 					t.Errorf("left with %+v", info)
 				}
 				testkit.Must(t, m.CleanupAny(target))
-				if mustInspect(t, m, target).Exists {
-					t.Error("CleanupAny left it")
-				}
+				wantGone(t, m, target)
 			})
 		}
 	})
@@ -148,9 +142,7 @@ func TestUnmountAtOnce(t *testing.T) {
 			}
 			group.Wait()
 			testkit.Must(t, errors.Join(errs...))
-			if mustInspect(t, m, target).Exists {
-				t.Fatal("still there")
-			}
+			wantGone(t, m, target)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package volume_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -81,21 +82,15 @@ func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
 }
 
 // background runs the Manager until the test or the returned func ends it.
-func (r *rig) background() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func(m *volume.Manager) { done <- m.Run(ctx) }(r.Manager)
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				r.t.Errorf("Run: %v", err)
-			}
-		})
-	}
-	r.t.Cleanup(stop)
-	return stop
+func (r *rig) background() (stop func()) { return testkit.Background(r.t, r.Run) }
+
+// newPublished has a volume, of the pod a; its Manager does not run.
+func newPublished(t *testing.T) (*rig, volume.Request) {
+	t.Helper()
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	return r, req
 }
 
 // newRunning is a rig whose Manager runs.
@@ -144,6 +139,15 @@ func (r *rig) publish(req volume.Request) {
 	r.t.Helper()
 	if err := r.Publish(r.t.Context(), req); err != nil {
 		r.t.Fatalf("publishing: %v", err)
+	}
+}
+
+// wantKept publishes again, and wants an error that is not final: the pod may be running.
+func (r *rig) wantKept(req volume.Request) {
+	r.t.Helper()
+	var kept *volume.KeptError
+	if err := r.Publish(r.t.Context(), req); !errors.As(err, &kept) {
+		r.t.Errorf("the republish answers %v, want one that keeps the mount", err)
 	}
 }
 

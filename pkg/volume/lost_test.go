@@ -74,10 +74,7 @@ func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
 	testkit.Must(t, os.Remove(r.records()[0]))
 	r.restart()
 	r.store.fail = fault.New(fault.Unavailable, "Vault is sealed")
-	var kept *volume.KeptError
-	if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
-		t.Errorf("the republish answers %v, want one that keeps the mount", err)
-	}
+	r.wantKept(req)
 	r.wantFile(req, "extra", "x")
 	r.wantNoLink(req, "gone")
 	r.store.fail = nil
@@ -118,10 +115,7 @@ func TestLostMountKeepsTheCredentials(t *testing.T) {
 				mounts := r.Mounts
 				c.spoil(r)
 				req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("jwt-2")}}
-				var kept *volume.KeptError
-				if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
-					t.Errorf("the republish answers %v, want an error that is not final", err)
-				}
+				r.wantKept(req)
 				synctest.Wait()
 				rec := r.onlyRecord()
 				if rec.Leaving || !rec.PublishedAt.Equal(published) || rec.Provider != "fake" || rec.Tokens["vault"].JWT.Reveal() != "jwt-2" || r.Count() != 1 {
@@ -148,9 +142,7 @@ func (failingMounts) Mount(string, tmpfs.Options) error { return errors.New("no 
 
 // The republish after an outage mounts again.
 func TestLostMountIsMadeAgain(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
+	r, req := newPublished(t)
 	r.loseMount(req)
 	r.store.fail = fault.New(fault.Unavailable, "sealed")
 	if err := r.Publish(t.Context(), req); err == nil {
@@ -168,9 +160,7 @@ func TestLostMountIsMadeAgain(t *testing.T) {
 // pod.
 func TestKilledWhileALostMountIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		req := r.request("a")
-		r.publish(req)
+		r, req := newPublished(t)
 		r.loseMount(req)
 		testkit.Must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 		r.restart()

@@ -2,7 +2,6 @@ package volume_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -66,9 +65,7 @@ func TestRecoverLetsGoOfWhatIsNotMounted(t *testing.T) {
 }
 
 func TestReleaseOutlivesARestart(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
+	r, req := newPublished(t)
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // nothing runs that could release
 	r.restart()
 	r.store.set(func(s *fakeStore) { s.failRel = 1 })
@@ -145,19 +142,14 @@ func (r *rig) spoilRecord() (file string) {
 // The pod of a record that was set aside gets one event, also if the driver or the first publish
 // failed in between.
 func TestSetAsideIsNotForgotten(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
+	r, req := newPublished(t)
 	file := r.spoilRecord()
 	r.restart()
 	r.wantSetAside(file+".corrupt", "")
 	r.restart()
 	r.wantSetAside(file+".corrupt", "") // no second time
 	r.store.fail = fault.New(fault.Unavailable, "the store is away")
-	var kept *volume.KeptError
-	if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
-		t.Errorf("the republish answers %v, want one that keeps the mount", err)
-	}
+	r.wantKept(req)
 	r.wantFile(req, "password", "one")
 	r.store.fail = nil
 	r.publish(req)
@@ -168,9 +160,7 @@ func TestSetAsideIsNotForgotten(t *testing.T) {
 }
 
 func TestSetAsideOfAGonePod(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
+	r, req := newPublished(t)
 	file := r.spoilRecord()
 	r.restart()
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
@@ -288,9 +278,7 @@ func TestClassIsKeptOnce(t *testing.T) {
 }
 
 func TestClassFilesAfterACrash(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
+	r, _ := newPublished(t)
 	orphan := filepath.Join(r.stateDir, strings.Repeat("0", 64)+".class")
 	testkit.Must(t, os.WriteFile(orphan, []byte(`{"Name":"secrets"}`), 0o600))
 	file := r.classFiles()[1]

@@ -112,6 +112,20 @@ func Receive[V any](t testing.TB, from <-chan V, what string) V {
 	}
 }
 
+// Background runs a function until stop or the end of the test, and checks that it returns no error.
+func Background(t testing.TB, run func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		Check(t, <-done)
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
 // Log stores a program's output, and may be read meanwhile. Its zero value is ready to use.
 type Log struct {
 	mu sync.Mutex

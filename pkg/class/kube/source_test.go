@@ -81,19 +81,7 @@ func (f *fixture) advance(d time.Duration) {
 	f.now = f.now.Add(d)
 }
 
-func (f *fixture) run() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.source.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.Errorf("Run: %v", err)
-		}
-	})
-	f.Cleanup(stop)
-	return stop
-}
+func (f *fixture) run() (stop func()) { return testkit.Background(f, f.source.Run) }
 
 func (f *fixture) opened() request { f.Helper(); return testkit.Receive(f, f.api.opened, "a watch") }
 func (f *fixture) closed() request {

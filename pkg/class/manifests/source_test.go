@@ -89,17 +89,7 @@ func (f *fixture) refused(r class.Ref, reason fault.Reason, texts ...string) {
 	testkit.Fails(f, err, reason, texts...)
 }
 
-func (f *fixture) run() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.source.Run(ctx) }()
-	f.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.Errorf("Run: %v", err)
-		}
-	})
-}
+func (f *fixture) run() { testkit.Background(f, f.source.Run) }
 
 // changed waits until the version of the class as it is now was told.
 func (f *fixture) changed(want class.Ref) {

@@ -2,7 +2,6 @@ package audit_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -61,13 +60,7 @@ func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
 	t.Helper()
 	m := &meter{}
 	l := testkit.Value(audit.New(path, o, "node-1", m, slog.New(slog.DiscardHandler)))(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx) }()
-	return l, m, func() {
-		cancel()
-		testkit.Check(t, <-done)
-	}
+	return l, m, testkit.Background(t, l.Run)
 }
 
 func lines(t *testing.T, text []byte) []map[string]any {

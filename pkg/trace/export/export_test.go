@@ -1,7 +1,6 @@
 package export_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -41,14 +40,7 @@ func start(t *testing.T, env map[string]string) *rig {
 		},
 	})
 	testkit.Must(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		testkit.Check(t, <-done)
-	})
-	t.Cleanup(r.stop)
+	r.stop = testkit.Background(t, r.Run)
 	return r
 }
 
