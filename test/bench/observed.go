@@ -34,11 +34,21 @@ type observed struct {
 	Lines int `json:"auditLines"`
 }
 
-// shown is of one of the two. CPU is of the whole life of a set, memory with all of
-// its volumes published.
+// shown is of one of the two. CPU is of the time in which both drivers had a set, so
+// that late work counts for both, such as garbage collection while the other driver has
+// its set. Memory is with all volumes of a set published.
 type shown struct {
 	CPU []float64 `json:"cpuMS"`
 	RSS []float64 `json:"rssBytes"`
+
+	used time.Duration
+}
+
+// count adds the driver's CPU time since the last call.
+func (s *shown) count(n *node) error {
+	u, err := n.driver.Usage()
+	s.CPU, s.used = append(s.CPU, ms(u.CPU-s.used)), u.CPU
+	return err
 }
 
 // everything is what the driver that shows all is started with: metrics, the audit
@@ -83,15 +93,11 @@ func measureObserved(ctx context.Context, w *world, r *results) error {
 
 func alternate(ctx context.Context, off, on *node, metrics string, c *collector.Collector, o *observed) error {
 	for i := range observedPairs*on.config.rounds + 1 {
-		offSet, onSet := &o.Off, &o.On
-		if i == 0 {
-			offSet, onSet = &shown{}, &shown{}
-		}
 		released := (i + 1) * on.config.pods
 		pair := []func() error{
-			func() error { return off.show(ctx, i, "", offSet, func() bool { return true }) },
+			func() error { return off.show(ctx, i, "", &o.Off, func() bool { return true }) },
 			func() error {
-				return on.show(ctx, i, metrics, onSet, func() bool { return count(c.Spans(), string(volume.Released)) == released })
+				return on.show(ctx, i, metrics, &o.On, func() bool { return count(c.Spans(), string(volume.Released)) == released })
 			},
 		}
 		if i%2 == 1 { // neither always has the other's late work beside it
@@ -100,6 +106,12 @@ func alternate(ctx context.Context, off, on *node, metrics string, c *collector.
 		if err := inOrder(pair...); err != nil {
 			return err
 		}
+		if err := errors.Join(o.Off.count(off), o.On.count(on)); err != nil {
+			return err
+		}
+	}
+	for _, s := range []*shown{&o.Off, &o.On} {
+		s.CPU, s.RSS = s.CPU[1:], s.RSS[1:]
 	}
 	lines, err := os.ReadFile(on.auditLog())
 	if err != nil {
@@ -114,11 +126,7 @@ func alternate(ctx context.Context, off, on *node, metrics string, c *collector.
 // address. It returns when told returns true.
 func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() bool) error {
 	pods := n.pods(fmt.Sprintf("%s-%d", n.name, set), steady, n.world.config.pods)
-	before, err := n.driver.Usage()
-	if err != nil {
-		return err
-	}
-	err = inOrder(
+	return inOrder(
 		func() error { return n.publish(ctx, pods) },
 		func() error { _, err := n.republishAll(ctx, pods, 1); return err },
 		func() error { return scrape(ctx, metrics) },
@@ -132,12 +140,6 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) { return told(), nil })
 		},
 	)
-	if err != nil {
-		return err
-	}
-	after, err := n.driver.Usage()
-	to.CPU = append(to.CPU, ms(after.CPU-before.CPU))
-	return err
 }
 
 func count(spans []collector.Span, name string) (n int) {
