@@ -55,39 +55,40 @@ const (
 
 // appendSpan appends a span as an element of ScopeSpans.
 func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
-	return appendMessage(b, scopeSpansSpans, func(b []byte) []byte {
-		trace, id := s.Context.TraceID(), s.Context.SpanID()
-		b = appendBytes(b, spanTraceID, trace[:])
-		b = appendBytes(b, spanID, id[:])
-		if state := s.Context.TraceState(); state.Len() > 0 {
-			b = appendText(b, spanTraceState, state.String())
+	b, begin := open(b, scopeSpansSpans)
+	trace, id := s.Context.TraceID(), s.Context.SpanID()
+	b = appendBytes(b, spanTraceID, trace[:])
+	b = appendBytes(b, spanID, id[:])
+	if state := s.Context.TraceState(); state.Len() > 0 {
+		b = appendText(b, spanTraceState, state.String())
+	}
+	flags := uint32(s.Context.TraceFlags()) | flagKnowsRemote
+	if s.Parent.HasSpanID() {
+		parent := s.Parent.SpanID()
+		b = appendBytes(b, spanParent, parent[:])
+		if s.Parent.IsRemote() {
+			flags |= flagRemote
 		}
-		flags := uint32(s.Context.TraceFlags()) | flagKnowsRemote
-		if s.Parent.HasSpanID() {
-			parent := s.Parent.SpanID()
-			b = appendBytes(b, spanParent, parent[:])
-			if s.Parent.IsRemote() {
-				flags |= flagRemote
-			}
-		}
-		b = appendText(b, spanName, s.Name)
-		b = appendVarint(b, spanKind, kindOf(s.Kind))
-		b = protowire.AppendTag(b, spanStart, protowire.Fixed64Type)
-		b = protowire.AppendFixed64(b, uint64(s.Start.UnixNano())) //nolint:gosec // it is after 1970
-		b = protowire.AppendTag(b, spanEnd, protowire.Fixed64Type)
-		b = protowire.AppendFixed64(b, uint64(s.End.UnixNano())) //nolint:gosec // it is after 1970
-		keep := len(s.Attributes)
-		if most := limits.AttributeCountLimit; most >= 0 && keep > most {
-			keep = most
-			b = appendVarint(b, spanDropped, uint64(len(s.Attributes)-keep)) //nolint:gosec // it is positive
-		}
-		b = appendAttributes(b, spanAttributes, s.Attributes[:keep], limits.AttributeValueLengthLimit)
-		if s.Failed {
-			b = appendMessage(b, spanStatus, func(b []byte) []byte { return appendVarint(b, statusCode, statusError) })
-		}
-		b = protowire.AppendTag(b, spanFlags, protowire.Fixed32Type)
-		return protowire.AppendFixed32(b, flags)
-	})
+	}
+	b = appendText(b, spanName, s.Name)
+	b = appendVarint(b, spanKind, kindOf(s.Kind))
+	b = protowire.AppendTag(b, spanStart, protowire.Fixed64Type)
+	b = protowire.AppendFixed64(b, uint64(s.Start.UnixNano())) //nolint:gosec // it is after 1970
+	b = protowire.AppendTag(b, spanEnd, protowire.Fixed64Type)
+	b = protowire.AppendFixed64(b, uint64(s.End.UnixNano())) //nolint:gosec // it is after 1970
+	keep := len(s.Attributes)
+	if most := limits.AttributeCountLimit; most >= 0 && keep > most {
+		keep = most
+		b = appendVarint(b, spanDropped, uint64(len(s.Attributes)-keep)) //nolint:gosec // it is positive
+	}
+	b = appendAttributes(b, spanAttributes, s.Attributes[:keep], limits.AttributeValueLengthLimit)
+	if s.Failed {
+		var status int
+		b, status = open(b, spanStatus)
+		b = finish(appendVarint(b, statusCode, statusError), status)
+	}
+	b = protowire.AppendTag(b, spanFlags, protowire.Fixed32Type)
+	return finish(protowire.AppendFixed32(b, flags), begin)
 }
 
 // kindOf returns the number in OTLP.
@@ -102,10 +103,11 @@ func kindOf(k oteltrace.SpanKind) uint64 {
 // negative number any length.
 func appendAttributes(b []byte, field protowire.Number, all []attribute.KeyValue, most int) []byte {
 	for _, a := range all {
-		b = appendMessage(b, field, func(b []byte) []byte {
-			b = appendText(b, keyValueKey, string(a.Key))
-			return appendMessage(b, keyValueValue, func(b []byte) []byte { return appendValue(b, a.Value, most) })
-		})
+		var pair, value int
+		b, pair = open(b, field)
+		b = appendText(b, keyValueKey, string(a.Key))
+		b, value = open(b, keyValueValue)
+		b = finish(finish(appendValue(b, a.Value, most), value), pair)
 	}
 	return b
 }
@@ -118,12 +120,13 @@ func appendValue(b []byte, v attribute.Value, most int) []byte {
 	case attribute.INT64:
 		return appendVarint(b, valueInt, uint64(v.AsInt64())) //nolint:gosec // as protobuf encodes it
 	case attribute.STRINGSLICE:
-		return appendMessage(b, valueArray, func(b []byte) []byte {
-			for _, text := range v.AsStringSlice() {
-				b = appendMessage(b, arrayValues, func(b []byte) []byte { return appendText(b, valueString, cut(text, most)) })
-			}
-			return b
-		})
+		b, array := open(b, valueArray)
+		for _, text := range v.AsStringSlice() {
+			var element int
+			b, element = open(b, arrayValues)
+			b = finish(appendText(b, valueString, cut(text, most)), element)
+		}
+		return finish(b, array)
 	}
 	return appendText(b, valueString, cut(v.String(), most))
 }
@@ -158,12 +161,15 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-// appendMessage appends a message whose fields add appends. Its length is before it,
-// and mostly takes one byte.
-func appendMessage(b []byte, field protowire.Number, add func([]byte) []byte) []byte {
+// open begins a message as a field, whose own fields follow. Its length is before them,
+// and mostly takes one byte; finish sets it.
+func open(b []byte, field protowire.Number) (_ []byte, begin int) {
 	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
-	begin := len(b)
-	b = add(b)
+	return b, len(b)
+}
+
+// finish ends the message that begins there.
+func finish(b []byte, begin int) []byte {
 	size := len(b) - begin
 	if n := protowire.SizeVarint(uint64(size)); n > 1 { //nolint:gosec // it is positive
 		b = append(b, make([]byte, n-1)...)

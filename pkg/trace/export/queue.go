@@ -124,9 +124,8 @@ func (q *queue) take(least int) (*tracepb.ResourceSpans, int) {
 // does not know as they are.
 func (q *queue) message(spans []byte) *tracepb.ResourceSpans {
 	text := appendBytes(q.text[:0], resourceSpansResource, q.resource)
-	text = appendMessage(text, resourceSpansScope, func(text []byte) []byte {
-		return append(appendBytes(text, scopeSpansScope, q.scope), spans...)
-	})
+	text, begin := open(text, resourceSpansScope)
+	text = finish(append(appendBytes(text, scopeSpansScope, q.scope), spans...), begin)
 	text = appendText(text, resourceSpansSchema, q.schema)
 	q.text = text
 	var m tracepb.ResourceSpans
