@@ -25,7 +25,7 @@ type Observe func(method string, code codes.Code, took time.Duration)
 func around(o Options) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
-		resp, err := recovered(o.Tracer.Incoming(ctx), req, o.Logger, info, handler)
+		resp, err := recovered(ctx, req, o.Logger, info, handler)
 		answer := toStatus(err)
 		code, took := status.Code(answer), time.Since(began)
 		logCall(ctx, o.Logger, call{path.Base(info.FullMethod), req, code, took, err})

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
-	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // Server serves gRPC services on one unix socket.
@@ -35,8 +34,6 @@ type Options struct {
 	Logger *slog.Logger
 	// Observe receives every call; may be nil.
 	Observe Observe
-	// Tracer continues the trace that a caller names; may be nil.
-	Tracer *trace.Tracer
 	// Grace is how long running calls may go on after the server is told to stop.
 	Grace time.Duration
 }

@@ -119,7 +119,7 @@ func (n *Node) buildTraces() error {
 }
 
 func (n *Node) buildServers() error {
-	o := csi.Options{Logger: n.c.Logger, Observe: n.metrics.ObserveCall, Tracer: n.tracer, Grace: n.c.Grace}
+	o := csi.Options{Logger: n.c.Logger, Observe: n.metrics.ObserveCall, Grace: n.c.Grace}
 	id := &csi.Identity{Driver: n.c.Driver, Version: n.c.Version, Ready: func() error { return n.readiness().Err(context.Background()) }}
 	var err error
 	if n.server, err = csi.NewServer(n.c.Endpoint, id, &csi.Node{NodeID: n.c.NodeID, Volumes: n.volumes}, o); err != nil {

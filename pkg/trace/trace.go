@@ -58,12 +58,14 @@ type Work struct {
 	Volume, Class string
 }
 
-// Begin starts the span of a piece of work, below the span that Incoming has found.
-// The caller must end it.
+// Begin starts the span of a piece of work, below the span that the caller of the
+// driver has named in the metadata of the gRPC call, if there is one. The caller of
+// Begin must end it.
 func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
 	}
+	ctx = t.propagator.Extract(ctx, incoming{ctx})
 	_, first := t.begin.Start(ctx, name)
 	s := &span{tracer: t, Ended: Ended{Context: first.SpanContext(), Parent: trace.SpanContextFromContext(ctx), Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}
 	if s.Context.IsSampled() {
@@ -100,15 +102,6 @@ func child(ctx context.Context, name string, kind trace.SpanKind) (context.Conte
 func newID() (id trace.SpanID) {
 	binary.NativeEndian.PutUint64(id[:], max(rand.Uint64(), 1)) //nolint:gosec // it is no secret
 	return id
-}
-
-// Incoming returns the context of a gRPC call with the trace that its caller named
-// in the metadata.
-func (t *Tracer) Incoming(ctx context.Context) context.Context {
-	if t == nil {
-		return ctx
-	}
-	return t.propagator.Extract(ctx, incoming{ctx})
 }
 
 // ToHTTP writes the trace, if there is one, to the header of a request.

@@ -25,7 +25,7 @@ func newTracer(ended *[]trace.Ended, options ...sdk.TracerProviderOption) *trace
 
 // whole is a piece of work with all that can be said of it.
 func whole(ctx context.Context, t *trace.Tracer) http.Header {
-	ctx, span := t.Begin(t.Incoming(ctx), "publish", work)
+	ctx, span := t.Begin(ctx, "publish", work)
 	stepping, step := trace.Step(ctx, "store")
 	asking, request := trace.Request(stepping, "read")
 	header := http.Header{}
@@ -144,7 +144,7 @@ func TestOff(t *testing.T) {
 	ctx, failure := t.Context(), errors.New("no")
 	header := http.Header{}
 	n := testing.AllocsPerRun(100, func() {
-		ctx, span := off.Begin(off.Incoming(ctx), "publish", work)
+		ctx, span := off.Begin(ctx, "publish", work)
 		stepping, step := trace.Step(ctx, "store")
 		asking, request := trace.Request(stepping, "read")
 		trace.ToHTTP(asking, header)
