@@ -8,8 +8,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -120,8 +120,14 @@ func Digest(versions []Version) string {
 		return strings.Compare(a.Version, b.Version)
 	})
 	h := sha256.New()
+	var text []byte
 	for _, v := range sorted {
-		fmt.Fprintf(h, "%d %s %d %s ", len(v.ID), v.ID, len(v.Version), v.Version)
+		text = text[:0]
+		for _, s := range []string{v.ID, v.Version} {
+			text = append(strconv.AppendInt(text, int64(len(s)), 10), ' ')
+			text = append(append(text, s...), ' ')
+		}
+		h.Write(text)
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
