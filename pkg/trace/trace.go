@@ -69,10 +69,10 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	_, first := t.begin.Start(ctx, name)
 	s := &span{tracer: t, Ended: Ended{Context: first.SpanContext(), Parent: trace.SpanContextFromContext(ctx), Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}
 	if s.Context.IsSampled() {
-		s.Attributes = []attribute.KeyValue{
+		s.Attributes = append(make([]attribute.KeyValue, 0, 8), // with those of Result
 			attribute.String(KeyPodUID, w.PodUID), attribute.String(KeyPodName, w.PodName), attribute.String(KeyPodNamespace, w.PodNamespace),
 			attribute.String(KeyVolume, w.Volume), attribute.String(KeyClass, w.Class),
-		}
+		)
 	}
 	return context.WithValue(ctx, spanKey{}, s), Span{s}
 }

@@ -17,7 +17,6 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
-	"google.golang.org/grpc/mem"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/printable"
@@ -26,9 +25,6 @@ import (
 
 // scope is the name of the instrumentation in the spans.
 const scope = "github.com/mayfly-csi/mayfly"
-
-// maxPooled is the size of the buffers for batches, of some 40 KiB.
-const maxPooled = 64 << 10
 
 // shutdownTime bounds the time for sending the last spans.
 const shutdownTime = 2 * time.Second
@@ -81,8 +77,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
-	// Of gRPC's own pool, a batch of spans would take a buffer of 1 MB.
-	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NewTieredBufferPool(maxPooled)), grpc.WithChainUnaryInterceptor(noteRejection)))
+	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(new(buffers)), grpc.WithChainUnaryInterceptor(noteRejection)))
 	if err := to.Start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
