@@ -53,7 +53,7 @@ func (s *shown) count(n *node) error {
 
 // everything is what the driver that shows all is started with: metrics, the audit
 // trail with a line for each event, traces of all work, and the status page.
-func (n *node) everything(c *collector.Collector) (metrics string, err error) {
+func (n *node) everything(c *collector.Counter) (metrics string, err error) {
 	var addresses [2]string
 	for i := range addresses {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func (n *node) auditLog() string { return filepath.Join(n.dir, n.name+"-audit.lo
 // measureObserved runs sets of pods on two drivers alternately. The first set opens
 // the connections of both and is not counted.
 func measureObserved(ctx context.Context, w *world, r *results) error {
-	c, err := collector.Start("")
+	c, err := collector.StartCounter()
 	if err != nil {
 		return err
 	}
@@ -91,13 +91,16 @@ func measureObserved(ctx context.Context, w *world, r *results) error {
 	})
 }
 
-func alternate(ctx context.Context, off, on *node, metrics string, c *collector.Collector, o *observed) error {
+func alternate(ctx context.Context, off, on *node, metrics string, c *collector.Counter, o *observed) error {
 	for i := range observedPairs*on.config.rounds + 1 {
 		released := (i + 1) * on.config.pods
 		pair := []func() error{
-			func() error { return off.show(ctx, i, "", &o.Off, func() bool { return true }) },
+			func() error { return off.show(ctx, i, "", &o.Off, func() (bool, error) { return true, nil }) },
 			func() error {
-				return on.show(ctx, i, metrics, &o.On, func() bool { return count(c.Spans(), string(volume.Released)) == released })
+				return on.show(ctx, i, metrics, &o.On, func() (bool, error) {
+					n, err := c.Spans(string(volume.Released))
+					return n == released, err
+				})
 			},
 		}
 		if i%2 == 1 { // neither always has the other's late work beside it
@@ -117,14 +120,17 @@ func alternate(ctx context.Context, off, on *node, metrics string, c *collector.
 	if err != nil {
 		return err
 	}
-	o.Spans, o.Lines = len(c.Spans()), bytes.Count(lines, []byte("\n"))
+	if o.Spans, err = c.Spans(""); err != nil {
+		return err
+	}
+	o.Lines = bytes.Count(lines, []byte("\n"))
 	say("everything shown: %.0f ms of CPU time for each life, nothing %.0f ms; %d spans, %d audit lines", median(o.On.CPU), median(o.Off.CPU), o.Spans, o.Lines)
 	return nil
 }
 
 // show runs the life of a set of pods, and reads the metrics once if they have an
 // address. It returns when told returns true.
-func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() bool) error {
+func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() (bool, error)) error {
 	pods := n.pods(fmt.Sprintf("%s-%d", n.name, set), steady, n.world.config.pods)
 	return inOrder(
 		func() error { return n.publish(ctx, pods) },
@@ -137,18 +143,9 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 		},
 		func() error { return errors.Join(n.unpublish(ctx, pods), n.waitUntilIdle(ctx)) },
 		func() error {
-			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) { return told(), nil })
+			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, told)
 		},
 	)
-}
-
-func count(spans []collector.Span, name string) (n int) {
-	for _, s := range spans {
-		if s.Name == name {
-			n++
-		}
-	}
-	return n
 }
 
 // scrape reads the metrics, as Prometheus does.
