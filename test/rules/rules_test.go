@@ -77,7 +77,6 @@ var forbidden = []struct{ from, to, why string }{
 	{"pkg/kms", module + "pkg/csi", "the KMS plugin serves the API server, not kubelet"},
 	{"pkg/kms", module + "pkg/provider/vault", "the KMS plugin has a login of its own, and never acts as a pod"},
 	{"cmd/mayfly-node", "k8s.io/api", "its kinds with their methods would be a seventh of the driver's memory; pkg/kubeclient/corev1 has what is needed"},
-	{"cmd/mayfly-node", "github.com/hashicorp/vault/api", "a request needs net/http alone, and its start compiles 40 regular expressions"},
 	{"cmd/mayfly-kms", "k8s.io/client-go", "it would be a fifth of the memory of a process that must be small"},
 	{"pkg/kms", "go.opentelemetry.io/otel/sdk", "the KMS plugin sends no traces, and has 20 MB of memory"},
 	{"pkg/cli", "go.opentelemetry.io/otel/sdk", "the command line tool sends no traces"},

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/vault/api"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -197,7 +196,7 @@ func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways [
 		}
 		switch p := j.vaults[parsed.Provider]; {
 		case p != nil:
-			need, err := p.Needs(parsed, api.IsSudoPath)
+			need, err := p.Needs(parsed)
 			if err != nil {
 				c.refused(ref, err)
 				continue

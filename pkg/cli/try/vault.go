@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/vault/api"
-
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -35,7 +33,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 		c.refused(err)
 		return
 	}
-	need, err := p.Needs(c.class, api.IsSudoPath)
+	need, err := p.Needs(c.class)
 	if err != nil {
 		c.refused(err)
 		return
@@ -47,7 +45,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 			return session.Trial{}, err
 		}
 		defer p.Close()
-		trial, err := p.Try(ctx, r, c.read, api.IsSudoPath)
+		trial, err := p.Try(ctx, r, c.read)
 		if err != nil {
 			return trial.Trial, err
 		}

@@ -1,13 +1,15 @@
 package vault
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -20,25 +22,36 @@ import (
 
 const (
 	headerCorrelation = "X-Correlation-ID"
-	headerNamespace   = "X-Vault-Namespace"
-	headerRequest     = "X-Vault-Request" // Vault's agent and proxy can insist on it
-	headerToken       = "X-Vault-Token"   //nolint:gosec // the name of a header
 	maxRedirects      = 2
 )
 
-// client sends requests: with one HTTP client for all endpoints, and its own rule for redirects.
-// The package hashicorp/vault/api would add retries and settings of the environment, which the
-// client would have to take away again.
+// client sends requests: through one API client for all endpoints, with its own rule for
+// redirects.
 type client struct {
 	requests endpoint.Client
-	http     http.Client
+	api      *api.Client
 }
 
-func newClient(requests endpoint.Client) *client {
-	return &client{requests: requests, http: http.Client{
-		Transport:     dispatcher{requests.Settings.MaxResponseBytes},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+// newClient builds the API client once. Its constructor reads the VAULT_* variables of the
+// process, so newClient removes their effects.
+func newClient(requests endpoint.Client) (*client, error) {
+	settings := &api.Config{
+		Address: "http://unused.invalid",
+		HttpClient: &http.Client{
+			Transport:     dispatcher{requests.Settings.MaxResponseBytes},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		DisableRedirects: true,
+	}
+	a, err := api.NewClient(settings)
+	if err != nil {
+		return nil, fmt.Errorf("vault: making the API client: %w", err)
+	}
+	a.ClearToken()
+	a.SetHeaders(http.Header{})
+	a.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return &client{requests: requests, api: a}, nil
 }
 
 // call is one request. The namespace is that of its Caller.
@@ -81,31 +94,43 @@ func (c *client) exchange(ctx context.Context, e *endpoint.Endpoint, k call) (*h
 	}
 }
 
-// send makes one HTTP exchange.
+// send makes one HTTP exchange. The API client joins and cleans paths, so send sets the
+// request's URL after that.
 func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, error) {
 	provider.Asked(ctx, k.Correlation)
-	r, err := http.NewRequestWithContext(ctx, k.method, "", bytes.NewReader(k.body))
+	shape := func(r *api.Request) {
+		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, k.query
+		if k.token != nil {
+			r.ClientToken = k.token.Value.Reveal()
+		}
+		r.Headers = http.Header{
+			api.RequestHeaderName: {"true"},
+			"User-Agent":          {c.requests.Settings.UserAgent},
+		}
+		if k.Caller.Namespace != "" {
+			r.Headers.Set(api.NamespaceHeaderName, k.Caller.Namespace)
+		}
+		if k.Correlation != "" {
+			r.Headers.Set(headerCorrelation, k.Correlation)
+		}
+		trace.ToHTTP(ctx, r.Headers)
+		if k.body != nil {
+			r.BodyBytes = k.body
+			r.Headers.Set("Content-Type", "application/json")
+		}
+	}
+	resp, err := c.api.WithRequestCallbacks(shape).Logical().ReadRawWithContext(ctx, "")
+	var refused *api.ResponseError
+	if errors.As(err, &refused) { // its body can still be read
+		err = nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("making a request: %w", err)
+		if resp != nil && resp.Body != nil {
+			_ = resp.Body.Close()
+		}
+		return nil, err
 	}
-	u.RawQuery = k.query.Encode()
-	r.URL, r.Host = u, u.Host // as it is: parsing its text again could change the path
-	r.Header.Set(headerRequest, "true")
-	r.Header.Set("User-Agent", c.requests.Settings.UserAgent)
-	if k.token != nil {
-		r.Header.Set(headerToken, k.token.Value.Reveal())
-	}
-	if k.Caller.Namespace != "" {
-		r.Header.Set(headerNamespace, k.Caller.Namespace)
-	}
-	if k.Correlation != "" {
-		r.Header.Set(headerCorrelation, k.Correlation)
-	}
-	if k.body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	trace.ToHTTP(ctx, r.Header)
-	return c.http.Do(r)
+	return resp.Response, nil
 }
 
 func isRedirect(status int) bool {
@@ -157,7 +182,7 @@ type onceKey struct{}
 // endpointKey is the context key of a request's endpoint.
 type endpointKey struct{}
 
-// dispatcher sends each request over the transport of its endpoint, so that one HTTP client
+// dispatcher sends each request over the transport of its endpoint, so that one API client
 // serves all of them, and bounds the answer.
 type dispatcher struct{ limit int64 }
 

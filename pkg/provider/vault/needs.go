@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
@@ -54,22 +56,21 @@ const (
 	Public Purpose = "public"
 )
 
-// Needs returns what a class needs of its store, sorted by path. sudo says whether a path needs the
-// capability of that name, as vault/api.IsSudoPath does, which the driver has no use for.
-func (p *Provider) Needs(c *class.Class, sudo func(path string) bool) (Need, error) {
+// Needs returns what a class needs of its store, sorted by path.
+func (p *Provider) Needs(c *class.Class) (Need, error) {
 	s, err := p.newSpec(c)
 	if err != nil {
 		return Need{}, err
 	}
-	return s.needs(sudo), nil
+	return s.needs(), nil
 }
 
-func (s *spec) needs(sudo func(path string) bool) Need {
+func (s *spec) needs() Need {
 	l := s.login
 	n := Need{Login: Login{s.named.Address.String(), l.Namespace, l.Mount, l.Role, l.Audience}, Files: s.named.TLS.Files()}
 	for _, o := range s.Objects {
 		q := queryOf(o.Request)
-		path, capabilities := q.access(sudo)
+		path, capabilities := q.access()
 		purpose := Serve
 		if q.public() {
 			purpose = Public
@@ -112,7 +113,7 @@ func (n *Need) add(path, capability string, purpose Purpose, object int) {
 
 // access returns what a policy must allow for the request: the path as in Vault's
 // policies, and the capabilities.
-func (r *request) access(sudo func(path string) bool) (path string, capabilities []string) {
+func (r *request) access() (path string, capabilities []string) {
 	path = r.path
 	list, _ := strconv.ParseBool(r.query.Get("list"))
 	switch {
@@ -124,7 +125,7 @@ func (r *request) access(sudo func(path string) bool) (path string, capabilities
 	default:
 		capabilities = []string{"read"}
 	}
-	if sudo("/" + strings.TrimSuffix(path, "/")) {
+	if api.IsSudoPath("/" + strings.TrimSuffix(path, "/")) {
 		capabilities = append(capabilities, "sudo")
 	}
 	return path, capabilities

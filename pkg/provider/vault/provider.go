@@ -47,8 +47,8 @@ func New(c Config) (*Provider, error) {
 	}
 	p.policy = params.Policy{Pool: pool, Servers: &p.config.Servers, AllowedFlag: "--vault-allowed-addresses"}
 	p.Engine = session.New(&p.config.Settings, pool, p)
-	p.client = newClient(endpoint.Client{Settings: &p.config.Settings, Pool: pool})
-	return p, nil
+	p.client, err = newClient(endpoint.Client{Settings: &p.config.Settings, Pool: pool})
+	return p, err
 }
 
 // Traits implements session.Store: revoking a Vault token also revokes its leases.

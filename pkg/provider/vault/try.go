@@ -39,13 +39,13 @@ type Tried struct {
 
 // Try logs in as a pod would, and asks for the rights to each object and for the versions
 // of KV version 2 secrets. Only with read it reads or issues the objects. At the end it
-// revokes the login, and with it all leases. For sudo see Needs, for the error session.Engine.Try.
-func (p *Provider) Try(ctx context.Context, r provider.Request, read bool, sudo func(path string) bool) (*Trial, error) {
+// revokes the login, and with it all leases. For the error see session.Engine.Try.
+func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
 	s, err := p.newSpec(r.Class)
 	if err != nil {
 		return &Trial{}, err
 	}
-	trial := &Trial{Need: s.needs(sudo)}
+	trial := &Trial{Need: s.needs()}
 	trial.Trial, err = p.Engine.Try(ctx, r, read, func(ctx context.Context, v session.Session, t *session.Token) (tried []*session.Tried) {
 		c := v.(*vaultSession).conn //nolint:forcetypeassert // Open made it
 		trial.Policies = c.policiesOf(ctx, t)
@@ -53,7 +53,7 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool, sudo 
 		held, trial.Unasked = c.capabilities(ctx, t, trial.Rights)
 		trial.Objects = make([]Tried, len(s.Objects))
 		for i, o := range s.Objects {
-			trial.Objects[i] = c.tryObject(ctx, t, o, held, sudo)
+			trial.Objects[i] = c.tryObject(ctx, t, o, held)
 			tried = append(tried, &trial.Objects[i].Tried)
 		}
 		return tried
@@ -118,7 +118,7 @@ func holds(held map[string][]string, path, capability string) bool {
 }
 
 // tryObject finds out what it can about an object without reading it.
-func (c *conn) tryObject(ctx context.Context, t *session.Token, o *session.Object, held map[string][]string, sudo func(path string) bool) Tried {
+func (c *conn) tryObject(ctx context.Context, t *session.Token, o *session.Object, held map[string][]string) Tried {
 	q := queryOf(o.Request)
 	tried := Tried{Tried: o.Tried(), Request: q.String(), Path: q.path, Key: o.Key}
 	if held == nil {
@@ -128,7 +128,7 @@ func (c *conn) tryObject(ctx context.Context, t *session.Token, o *session.Objec
 		tried.Detail = "Vault answers it to anybody, if it is of the engine that the path looks like"
 		return tried
 	}
-	path, needs := q.access(sudo)
+	path, needs := q.access()
 	for _, capability := range needs {
 		if !holds(held, path, capability) {
 			tried.Missing = append(tried.Missing, Right{Path: path, Capability: capability, Purpose: Serve, Objects: []int{o.Index}})

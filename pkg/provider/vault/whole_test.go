@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/vault/api"
-
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -151,7 +149,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 		for _, word := range want.words {
 			testkit.Fails(t, err, want.reason, word)
 		}
-		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true, api.IsSudoPath))(t)
+		trial := testkit.Value(p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true))(t)
 		failed := trial.Unfit
 		for _, o := range trial.Objects {
 			if o.Failed != nil {
@@ -160,7 +158,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 		}
 		testkit.Equal(t, objects+": the reason of the trial", fault.Of(failed), want.reason)
 	}
-	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true, api.IsSudoPath)
+	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true)
 	if err != nil || trial.Unfit != nil || len(trial.Objects) != 1 || trial.Objects[0].Name != "*" || trial.Objects[0].Files != 2 || trial.Objects[0].Size != 2 {
 		t.Errorf("%+v, %v", trial, err)
 	}
