@@ -196,7 +196,9 @@ func (x *execution) iterate(n *parse.RangeNode, dot any) (flow, error) {
 	none, declared := true, len(x.vars)
 	for key, element := range elements {
 		none = false
-		x.setRange(n.Pipe, key, element)
+		if err := x.setRange(n.Pipe, key, element); err != nil {
+			return next, err
+		}
 		if err := x.spend(stepsPerNode); err != nil {
 			return next, err
 		}
@@ -260,23 +262,29 @@ func upTo[N int | int64](n N) iter.Seq2[any, any] {
 
 // setRange sets the variables of a range, which its pipeline has declared: of two, the first is the
 // key.
-func (x *execution) setRange(p *parse.PipeNode, key, element any) {
+func (x *execution) setRange(p *parse.PipeNode, key, element any) error {
 	values := []any{element}
 	if len(p.Decl) > 1 {
 		values = []any{key, element}
 	}
 	for i, decl := range p.Decl {
-		x.set(decl.Ident[0], values[i])
+		if err := x.set(decl.Ident[0], values[i]); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-func (x *execution) set(name string, v any) {
+// set assigns to the variable that was declared last. The parser lets assignments to unknown
+// variables pass.
+func (x *execution) set(name string, v any) error {
 	for i := len(x.vars) - 1; i >= 0; i-- {
 		if x.vars[i].name == name {
 			x.vars[i].value = v
-			return
+			return nil
 		}
 	}
+	return x.errorf("undefined variable: %s", name)
 }
 
 // pipeline runs the commands of a pipeline, each with the value of the one before as its last
@@ -297,10 +305,10 @@ func (x *execution) pipeline(p *parse.PipeNode, dot any) (any, error) {
 		}
 	}
 	for _, decl := range p.Decl {
-		if p.IsAssign {
-			x.set(decl.Ident[0], v)
-		} else {
+		if !p.IsAssign {
 			x.vars = append(x.vars, variable{decl.Ident[0], v})
+		} else if err := x.set(decl.Ident[0], v); err != nil {
+			return nil, err
 		}
 	}
 	return v, nil

@@ -62,6 +62,7 @@ var likeTexts = []string{
 	`{{ range 2 }}{{ . }}{{ range 0 }}{{ else }}{{ break }}{{ end }}b{{ end }}{{ range 2 }}{{ range 0 }}{{ else }}{{ continue }}{{ end }}b{{ end }}`,
 	`{{ $x := 1 }}{{ range $i := 3 }}{{ $x = add $x $i }}{{ $y := $x }}{{ end }}{{ $x }}{{ if $x := 2 }}{{ $x }}{{ end }}{{ $x }}{{ with $x := 5 }}{{ . }}{{ $x }}{{ end }}`,
 	`{{ $i := 0 }}{{ $e := 0 }}{{ range $i, $e = splitList "," "a,b" }}{{ end }}{{ $i }}{{ $e }}{{ range $e = 3 }}{{ end }}{{ $e }}`,
+	`{{ range $0 = 0 }}{{ end }}`, `{{ range $i, $0 = 1 }}{{ end }}`,
 	`{{ with .empty }}x{{ else with .user }}{{ . }}{{ $.user }}{{ else }}z{{ end }}{{ if .empty }}a{{ else if .user }}b{{ end }}`,
 	`{{ define "a" }}{{ $ }}{{ . }}{{ end }}{{ template "a" }}{{ template "a" .user }}{{ block "b" 1 }}{{ . }}{{ end }}{{ define "c" }}{{ end }}{{ template "c" }}`,
 	`{{ and 1 0 2 }}{{ or 0 "" 3 }}{{ and .user }}{{ or .empty }}{{ and 1 (fail 1) }}`, `{{ or 1 (fail 1) }}{{ 1 | and 2 }}{{ 0 | or 0 }}{{ 5 | and 0 }}{{ and nil 1 }}{{ or nil }}`,
