@@ -126,7 +126,7 @@ func overfull(d directory, size, inodes int64) bool {
 // It does not use k8s.io/mount-utils: its Unmount runs the umount binary, follows a symbolic link
 // at the target, and gives up when a process still has a file open.
 func (m *Mounter) Unmount(target string) error {
-	return m.unmount(target, isOurs, m.detachInTurn)
+	return m.unmount(target, isOurs, m.detaching.detach)
 }
 
 // UnmountAny removes every mount at target, of this driver or another. It is for a caller that
@@ -200,11 +200,14 @@ func (m *Mounter) mayDetach(path string, allowed func(Info) bool) (bool, error) 
 	return true, nil
 }
 
-// detachInTurn is detach for a volume of this driver, of which only a few are detached at a time.
-// Other file systems can hang, and must not delay a volume.
-func (m *Mounter) detachInTurn(path string) error {
-	m.detaching <- struct{}{}
-	defer func() { <-m.detaching }()
+// turns has a place for each unmount at a time.
+type turns chan struct{}
+
+// detach is detach for a volume of this driver, of which only a few are detached at a time. Other
+// file systems can hang, and must not delay a volume.
+func (t turns) detach(path string) error {
+	t <- struct{}{}
+	defer func() { <-t }()
 	return detach(path)
 }
 

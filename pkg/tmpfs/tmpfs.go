@@ -35,10 +35,10 @@ type Mounter struct {
 	// publishes cannot stack their mounts. The kernel takes a lock of its own for attaching, so
 	// this one costs no speed.
 	attaching sync.Mutex
-	// detaching has a place for each unmount at a time. The kernel lets a thread wait until nobody
+	// detaching bounds the unmounts at a time. The kernel lets a thread wait until nobody
 	// reads the list of mounts any more, and Go keeps every thread that it has started: a node that
 	// loses 50 pods at once would have 50 more.
-	detaching chan struct{}
+	detaching turns
 	list      mountList
 }
 
@@ -57,7 +57,7 @@ func New() (*Mounter, error) {
 		return nil, fmt.Errorf("probing the kernel's %s: %w%s", fsType, err, mountHint(err))
 	}
 	defer c.close()
-	m := &Mounter{direct: hasStatmount(), noSwap: true, detaching: make(chan struct{}, detachments)}
+	m := &Mounter{direct: hasStatmount(), noSwap: true, detaching: make(turns, detachments)}
 	if err := c.set(parameter{key: "noswap"}); err != nil {
 		m.noSwap, m.noSwapReason = false, err.Error()
 	}

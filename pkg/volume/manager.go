@@ -43,7 +43,11 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
 	m.reviewer = &reviewer{Config: &m.Config, validated: bounded.Map[class.Ref, validation]{Most: maxReviewed}, logged: bounded.Map[class.Ref, string]{Most: maxReviewed}}
-	m.waiters = &waiters{hasten: m.hasten, waiting: map[string]struct{}{}}
+	m.waiters = &waiters{waiting: map[string]struct{}{}, hasten: func(id string) {
+		if v := m.find(id); v != nil {
+			v.hasten(eventDue())
+		}
+	}}
 	m.memory = limits.NewMemory(c.Budget, c.Logger)
 	return m, nil
 }
@@ -140,13 +144,6 @@ func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
-}
-
-// hasten makes a volume due within a second, if it is still live.
-func (m *Manager) hasten(id string) {
-	if v := m.find(id); v != nil {
-		v.hasten(eventDue())
-	}
 }
 
 // volume returns the volume with an id, and adds it to the table if it is not there.

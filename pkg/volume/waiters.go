@@ -14,7 +14,7 @@ import (
 // failed moments before. When a store returns, all of them are due: those of another store
 // find out that it is still not asked, and wait again.
 type waiters struct {
-	hasten func(id string) // makes a volume due
+	hasten func(id string) // makes a live volume due within a second
 
 	mu      sync.Mutex
 	waiting map[string]struct{} // by the volumes' ids

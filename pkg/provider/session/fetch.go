@@ -192,7 +192,7 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 	}
 	for _, batch := range f.session.Batches(reads) {
 		work = append(work, func() {
-			for i, res := range f.reader().read(ctx, batch) {
+			for i, res := range newReader(f).read(ctx, batch) {
 				results[at[batch[i]]] = res
 			}
 		})
@@ -218,8 +218,6 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 func (f *run) issued(ctx context.Context, r *Request) Result {
 	return (&issuer{run: f, set: f.credentials()}).result(ctx, r)
 }
-
-func (f *run) reader() *reader { return &reader{run: f, group: f.volume.now().group} }
 
 // fromVolume returns the volume's own answer while it is recent enough.
 func (f *run) fromVolume(r *Request) (Result, bool) {
@@ -262,7 +260,7 @@ func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 		if f.session.Issues(r) || f.credentials().get(r.ID) != nil {
 			again[0] = f.issued(ctx, r)
 		} else {
-			again = f.reader().read(ctx, []*Request{r})
+			again = newReader(f).read(ctx, []*Request{r})
 		}
 		if again[0].Err == nil || deniedRead(again[0].Err) {
 			return again[0]

@@ -21,6 +21,8 @@ type reader struct {
 	group *group
 }
 
+func newReader(f *run) *reader { return &reader{run: f, group: f.volume.now().group} }
+
 // read answers shareable requests of one batch.
 func (d *reader) read(ctx context.Context, batch []*Request) []Result {
 	var since time.Time

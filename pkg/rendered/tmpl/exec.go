@@ -343,7 +343,9 @@ func (x *execution) operand(n parse.Node, dot any) (any, error) {
 	case *parse.StringNode:
 		return n.Text, nil
 	case *parse.NumberNode:
-		return x.constant(n)
+		if v := literal(n); v != nil {
+			return v, nil
+		}
 	case *parse.FieldNode:
 		return x.fields(n, dot, n.Ident)
 	case *parse.VariableNode:
@@ -366,18 +368,18 @@ func (x *execution) operand(n parse.Node, dot any) (any, error) {
 	return nil, x.cannot()
 }
 
-// constant is a number of the type that its form asks for.
-func (x *execution) constant(n *parse.NumberNode) (any, error) {
+// literal is a number of the type that its form asks for, nil if there is none.
+func literal(n *parse.NumberNode) any {
 	hexadecimal := strings.HasPrefix(strings.ToLower(n.Text), "0x") && !strings.ContainsAny(n.Text, "pP")
 	switch {
 	case n.IsComplex:
-		return n.Complex128, nil
+		return n.Complex128
 	case n.IsFloat && !hexadecimal && n.Text[0] != '\'' && strings.ContainsAny(n.Text, ".eEpP"):
-		return n.Float64, nil
+		return n.Float64
 	case n.IsInt && int64(int(n.Int64)) == n.Int64:
-		return int(n.Int64), nil
+		return int(n.Int64)
 	}
-	return nil, x.cannot()
+	return nil
 }
 
 // fields follows names through maps.
