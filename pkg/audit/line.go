@@ -17,14 +17,6 @@ import (
 // changes, and not if a field is added.
 const apiVersion = chain.Version
 
-// stamp returns a time in UTC as RFC 3339, with milliseconds, so that it has the same
-// width in every line. time.Format takes several times as long for such a format.
-func stamp(t time.Time) string {
-	text := t.UTC().AppendFormat(make([]byte, 0, len("2006-01-02T15:04:05.000Z")), time.RFC3339)
-	ms := t.Nanosecond() / 1e6
-	return string(append(text[:len(text)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z'))
-}
-
 // lost is the event of a line that only has the number of lost lines.
 const lost = "lost"
 
@@ -121,7 +113,7 @@ type token struct {
 
 // newLine returns a line about lost lines; fill adds an outcome to it.
 func newLine(node string, at time.Time) *line {
-	return &line{APIVersion: apiVersion, Time: stamp(at), Event: lost, Node: node, at: at}
+	return &line{APIVersion: apiVersion, Time: chain.Time(at), Event: lost, Node: node, at: at}
 }
 
 // size returns about how many bytes the line takes. It is known before the line is
@@ -155,7 +147,7 @@ func (l *line) encode() []byte {
 func (l *line) fill(o volume.Outcome) {
 	l.Event = string(o.Kind)
 	if o.Kind == volume.ReleaseFailed {
-		l.Event, l.RetryAt = string(volume.Released), stamp(o.NextAt)
+		l.Event, l.RetryAt = string(volume.Released), chain.Time(o.NextAt)
 	}
 	l.result(o.Err)
 	if o.ID != "" { // else it is a record of an unknown volume
@@ -169,7 +161,7 @@ func (l *line) fill(o volume.Outcome) {
 	l.addIDs(o.Asked)
 	l.list(o.Versions)
 	if !o.AsOf.IsZero() {
-		l.LastGood = &lastGood{stamp(o.AsOf), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
+		l.LastGood = &lastGood{chain.Time(o.AsOf), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
 	}
 }
 

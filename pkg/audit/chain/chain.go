@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // Link is the position of a line in its chain.
@@ -30,6 +31,14 @@ type Link struct {
 	// line of a chain it is the hash of the last line of the file, which belongs to
 	// another chain.
 	Prev string `json:"prev,omitempty"`
+}
+
+// Time returns a time as all lines have it: in UTC as RFC 3339, with milliseconds, so that it has
+// the same width in each. time.Format takes several times as long for such a format.
+func Time(t time.Time) string {
+	text := t.UTC().AppendFormat(make([]byte, 0, len("2006-01-02T15:04:05.000Z")), time.RFC3339)
+	ms := t.Nanosecond() / 1e6
+	return string(append(text[:len(text)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z'))
 }
 
 // Head is the end of a chain.

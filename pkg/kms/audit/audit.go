@@ -78,9 +78,8 @@ type line struct {
 }
 
 const (
-	timeFormat = "2006-01-02T15:04:05.000Z"
-	waiting    = 4096
-	maxText    = 4 << 10
+	waiting = 4096
+	maxText = 4 << 10
 	// A failed write is retried after firstPause, then less often.
 	firstPause = 250 * time.Millisecond
 	maxPause   = 15 * time.Second
@@ -125,7 +124,7 @@ func (l *Log) Observe(e Event) {
 		return
 	}
 	x := line{
-		APIVersion: apiVersion, Time: time.Now().UTC().Format(timeFormat), Event: e.Kind, Outcome: "success", Node: l.node,
+		APIVersion: apiVersion, Time: chain.Time(time.Now()), Event: e.Kind, Outcome: "success", Node: l.node,
 		UID: clip(e.UID), KeyID: clip(e.KeyID), Peer: e.Peer, AnsweredBy: e.By, DurationMS: float64(e.Took.Microseconds()) / 1000,
 	}
 	if e.Err != nil {
