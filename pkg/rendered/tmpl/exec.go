@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"slices"
 	"strings"
 	"text/template/parse"
 
@@ -30,13 +31,25 @@ type execution struct {
 	*Template
 	out  *output
 	tree *parse.Tree
-	vars []variable
+	vars variables
 	at   parse.Node // for errors
 }
 
 type variable struct {
 	name  string
 	value any
+}
+
+type variables []variable
+
+// find returns the variable of a name that was declared last; nil for none.
+func (v variables) find(name string) *variable {
+	for i := range slices.Backward(v) {
+		if v[i].name == name {
+			return &v[i]
+		}
+	}
+	return nil
 }
 
 // flow says what follows a node.
@@ -51,7 +64,7 @@ const (
 // execute runs a body with a dot. Bodies do not call themselves: checkCalls has seen to it.
 func (t *Template) execute(body string, dot any, out *output) error {
 	tree := t.bodies[body]
-	x := &execution{Template: t, out: out, tree: tree, vars: []variable{{"$", dot}}, at: tree.Root}
+	x := &execution{Template: t, out: out, tree: tree, vars: variables{{"$", dot}}, at: tree.Root}
 	_, err := x.list(tree.Root, dot)
 	return err
 }
@@ -278,13 +291,12 @@ func (x *execution) setRange(p *parse.PipeNode, key, element any) error {
 // set assigns to the variable that was declared last. The parser lets assignments to unknown
 // variables pass.
 func (x *execution) set(name string, v any) error {
-	for i := len(x.vars) - 1; i >= 0; i-- {
-		if x.vars[i].name == name {
-			x.vars[i].value = v
-			return nil
-		}
+	known := x.vars.find(name)
+	if known == nil {
+		return x.errorf("undefined variable: %s", name)
 	}
-	return x.errorf("undefined variable: %s", name)
+	known.value = v
+	return nil
 }
 
 // pipeline runs the commands of a pipeline, each with the value of the one before as its last
@@ -349,10 +361,8 @@ func (x *execution) operand(n parse.Node, dot any) (any, error) {
 	case *parse.FieldNode:
 		return x.fields(n, dot, n.Ident)
 	case *parse.VariableNode:
-		for i := len(x.vars) - 1; i >= 0; i-- {
-			if x.vars[i].name == n.Ident[0] {
-				return x.fields(n, x.vars[i].value, n.Ident[1:])
-			}
+		if known := x.vars.find(n.Ident[0]); known != nil {
+			return x.fields(n, known.value, n.Ident[1:])
 		}
 	case *parse.PipeNode:
 		return x.pipeline(n, dot)

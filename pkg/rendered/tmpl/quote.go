@@ -2,6 +2,7 @@ package tmpl
 
 import (
 	"fmt"
+	"html"
 	"regexp"
 	"strings"
 	"unicode"
@@ -97,10 +98,8 @@ func ini(s string) (string, string) {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, ""
 }
 
-var htmlEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&#34;", "'", "&#39;", "\x00", "\uFFFD")
-
 // htmlText quotes a value for the text of HTML, and for an attribute in quotes.
-func htmlText(s string) string { return htmlEscapes.Replace(s) }
+func htmlText(s string) string { return html.EscapeString(strings.ReplaceAll(s, "\x00", "\uFFFD")) }
 
 // jsText quotes a value for a string of JavaScript, also within HTML.
 func jsText(s string) string {
