@@ -17,7 +17,7 @@ import (
 func refusal(e *endpoint.Endpoint, r *endpoint.Reply, renews bool, secrets []secret.String) error {
 	v := verdictOf(r)
 	reason := reasonOfStatus(r.Status, v)
-	if renews && refusedRenewal(r) {
+	if renews && saysFailed(r) {
 		reason = fault.Rejected
 	}
 	return r.Refused(e, reason, scrub(v.words, secrets)).WithHint("%s", cmp.Or(hintOfStatus(r.Status, v.words), v.hint))
@@ -85,9 +85,9 @@ func hintOfStatus(status int, words string) string {
 // outcomeOf returns what an answer means for the circuit breaker.
 func outcomeOf(r *endpoint.Reply, failure error, renews bool) endpoint.Outcome {
 	switch {
-	case renews && refusedRenewal(r):
+	case renews && saysFailed(r):
 		return endpoint.LocalFailure
-	case r.Status == http.StatusInternalServerError && json.Valid(r.Body):
+	case saysFailed(r):
 		return endpoint.BrokenPath
 	case r.Status == http.StatusPreconditionFailed:
 		return endpoint.LocalFailure
@@ -99,16 +99,16 @@ func outcomeOf(r *endpoint.Reply, failure error, renews bool) endpoint.Outcome {
 	return endpoint.Unanswered // of a proxy, and perhaps for this path only
 }
 
-// refusedRenewal reports whether the answer to a renewal is a refusal, which has status 500 at
-// Vault, such as "past the max TTL, cannot renew".
-func refusedRenewal(r *endpoint.Reply) bool {
+// saysFailed reports whether Vault itself answers with status 500. To a renewal that is a refusal,
+// such as "past the max TTL, cannot renew".
+func saysFailed(r *endpoint.Reply) bool {
 	return r.Status == http.StatusInternalServerError && json.Valid(r.Body)
 }
 
 // mayRepeat reports whether to send a request once more after the answer. One that may create a
 // credential must have had no effect.
 func mayRepeat(r *endpoint.Reply, renews, issues bool) bool {
-	return mayPass(r.Status) && !(renews && refusedRenewal(r)) && (!issues || untouched(r.Status))
+	return mayPass(r.Status) && !(renews && saysFailed(r)) && (!issues || untouched(r.Status))
 }
 
 // mayPass reports whether the same request may soon succeed.
