@@ -95,11 +95,13 @@ func alternate(ctx context.Context, off, on *node, metrics string, c *collector.
 	for i := range observedPairs*on.config.rounds + 1 {
 		released := (i + 1) * on.config.pods
 		pair := []func() error{
-			func() error { return off.show(ctx, i, "", &o.Off, func() (bool, error) { return true, nil }) },
+			func() error { return off.show(ctx, i, "", &o.Off) },
 			func() error {
-				return on.show(ctx, i, metrics, &o.On, func() (bool, error) {
-					n, err := c.Spans(string(volume.Released))
-					return n == released, err
+				return inOrder(func() error { return on.show(ctx, i, metrics, &o.On) }, func() error {
+					return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) {
+						n, err := c.Spans(string(volume.Released))
+						return n == released, err
+					})
 				})
 			},
 		}
@@ -129,8 +131,8 @@ func alternate(ctx context.Context, off, on *node, metrics string, c *collector.
 }
 
 // show runs the life of a set of pods, and reads the metrics once if they have an
-// address. It returns when told returns true.
-func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() (bool, error)) error {
+// address.
+func (n *node) show(ctx context.Context, set int, metrics string, to *shown) error {
 	pods := n.pods(fmt.Sprintf("%s-%d", n.name, set), steady, n.world.config.pods)
 	return inOrder(
 		func() error { return n.publish(ctx, pods) },
@@ -142,9 +144,6 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 			return err
 		},
 		func() error { return errors.Join(n.unpublish(ctx, pods), n.waitUntilIdle(ctx)) },
-		func() error {
-			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, told)
-		},
 	)
 }
 
