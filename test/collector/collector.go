@@ -51,17 +51,25 @@ type Collector struct {
 // Start listens on a free port of loopback, or on address where that is not
 // empty, HOST:PORT.
 func Start(address string) (*Collector, error) {
+	c := &Collector{server: grpc.NewServer()}
+	collectpb.RegisterTraceServiceServer(c.server, c)
+	var err error
+	c.Endpoint, err = serve(c.server, address)
+	return c, err
+}
+
+// serve serves on a free port of loopback, or on address where that is not empty, and returns the
+// endpoint.
+func serve(s *grpc.Server, address string) (endpoint string, err error) {
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listening as a collector: %w", err)
+		return "", fmt.Errorf("listening as a collector: %w", err)
 	}
-	c := &Collector{Endpoint: "http://" + listener.Addr().String(), server: grpc.NewServer()}
-	collectpb.RegisterTraceServiceServer(c.server, c)
-	go func() { _ = c.server.Serve(listener) }()
-	return c, nil
+	go func() { _ = s.Serve(listener) }()
+	return "http://" + listener.Addr().String(), nil
 }
 
 // Close stops the server and closes every connection.

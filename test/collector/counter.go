@@ -2,7 +2,6 @@ package collector
 
 import (
 	"fmt"
-	"net"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -24,14 +23,11 @@ type Counter struct {
 
 // StartCounter listens on a free port of loopback.
 func StartCounter() (*Counter, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("listening as a collector: %w", err)
-	}
-	c := &Counter{Endpoint: "http://" + listener.Addr().String(), count: map[string]int{}}
+	c := &Counter{count: map[string]int{}}
 	c.server = grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(c.export))
-	go func() { _ = c.server.Serve(listener) }()
-	return c, nil
+	var err error
+	c.Endpoint, err = serve(c.server, "")
+	return c, err
 }
 
 // Close stops the server and closes every connection.
