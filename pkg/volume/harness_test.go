@@ -88,9 +88,15 @@ func (r *rig) background() (stop func()) { return testkit.Background(r.t, r.Run)
 func newPublished(t *testing.T) (*rig, volume.Request) {
 	t.Helper()
 	r := newRig(t)
+	return r, r.publishOne()
+}
+
+// publishOne publishes a volume of the pod a.
+func (r *rig) publishOne() volume.Request {
+	r.t.Helper()
 	req := r.request("a")
 	r.publish(req)
-	return r, req
+	return req
 }
 
 // newRunning is a rig whose Manager runs.
@@ -105,9 +111,7 @@ func newRunning(t *testing.T) *rig {
 func newLive(t *testing.T) (*rig, volume.Request) {
 	t.Helper()
 	r := newRunning(t)
-	req := r.request("a")
-	r.publish(req)
-	return r, req
+	return r, r.publishOne()
 }
 
 func (r *rig) unmountAll() {

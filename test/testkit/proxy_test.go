@@ -50,7 +50,7 @@ func TestProxy(t *testing.T) {
 	}
 	p.Seal()
 	if turned := p.Unseal(); len(turned) != 0 {
-		t.Errorf("the record does not begin anew: %v", turned)
+		t.Errorf("the record does not begin again: %v", turned)
 	}
 	if n := p.Requests("PUT /v1/a b"); n != 4 {
 		t.Errorf("%d requests are counted", n)

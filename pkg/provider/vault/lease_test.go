@@ -64,7 +64,7 @@ func TestUnexpectedLease(t *testing.T) {
 	}
 	fetchAll(t, p, pods, requests)
 	counts := w.counted(t, func() { fetchAll(t, p, pods, requests) })
-	testkit.Equal(t, "certificates made anew for nothing", counts["pki/issue/leasing"], 0)
+	testkit.Equal(t, "certificates made again for nothing", counts["pki/issue/leasing"], 0)
 	certs := map[string]bool{}
 	for _, r := range requests {
 		certs[files(mustFetch(t, p, r))["cert"]] = true
