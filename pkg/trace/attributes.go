@@ -36,6 +36,13 @@ func Keys() []string {
 	}
 }
 
+// Work describes a publish, a refresh or a release.
+type Work struct {
+	PodNamespace, PodName, PodUID string
+	// Volume is the volume's id, Class the name of the SecretProviderClass.
+	Volume, Class string
+}
+
 // Result is the result of a piece of work, without its failure.
 type Result struct {
 	Provider string
@@ -47,60 +54,35 @@ type Result struct {
 // a store how long its ids are. The audit trail and the log have more of them.
 const maxAsked = 64
 
-// Result records the result of the work.
-func (s Span) Result(r Result) {
-	if !s.On() {
-		return
-	}
-	all := make([]attribute.KeyValue, 0, 3)
-	all = append(all, attribute.Bool(KeyChanged, r.Changed))
-	if r.Provider != "" {
-		all = append(all, attribute.String(KeyProvider, r.Provider))
-	}
-	if len(r.Asked) > 0 {
-		all = append(all, attribute.StringSlice(KeyAsked, r.Asked[:min(len(r.Asked), maxAsked)]))
-	}
-	s.s.set(all...)
-}
-
-// Correlation records the id of the request in the log of the other side; an empty
-// id records nothing.
-func (s Span) Correlation(id string) {
-	if s.On() && id != "" {
-		s.s.set(attribute.String(KeyCorrelation, id))
-	}
-}
-
-// Exchange is one request to a store.
+// Exchange is one request to a store or a plugin.
 type Exchange struct {
-	// Host and Port are the server's; Port is empty for a socket.
+	// Host and Port are the server's; Port is empty for a socket, and Host for a plugin.
 	Host, Port string
 	// Status is 0 if there was no answer.
 	Status int
-	// Correlation is the id of the request in the store's log; empty for none.
+	// Correlation is the id of the request in the log of the other side; empty for none.
 	Correlation string
 	// Again is the number of earlier attempts of the same request.
 	Again int
 }
 
-// Exchange records the request.
-func (s Span) Exchange(x Exchange) {
-	if !s.On() {
+// Attributes calls yield for each attribute of the span, until that returns false.
+func (s *Ended) Attributes(yield func(attribute.KeyValue) bool) {
+	text := func(key attribute.Key, value string) bool { return value == "" || yield(key.String(value)) }
+	number := func(key attribute.Key, value int) bool { return value == 0 || yield(key.Int(value)) }
+	if w := s.Work; w != nil && !(text(KeyPodUID, w.PodUID) && text(KeyPodName, w.PodName) && text(KeyPodNamespace, w.PodNamespace) &&
+		text(KeyVolume, w.Volume) && text(KeyClass, w.Class)) {
 		return
 	}
-	all := make([]attribute.KeyValue, 0, 5)
-	all = append(all, attribute.String(KeyServer, x.Host))
-	if port, err := strconv.Atoi(x.Port); err == nil {
-		all = append(all, attribute.Int(KeyPort, port))
+	if r := s.Result; r != nil && !(yield(attribute.Bool(KeyChanged, r.Changed)) && text(KeyProvider, r.Provider) &&
+		(len(r.Asked) == 0 || yield(attribute.StringSlice(KeyAsked, r.Asked[:min(len(r.Asked), maxAsked)])))) {
+		return
 	}
-	if x.Status != 0 {
-		all = append(all, attribute.Int(KeyStatus, x.Status))
+	if x := s.Exchange; x != nil {
+		port, _ := strconv.Atoi(x.Port)
+		if !(text(KeyServer, x.Host) && number(KeyPort, port) && number(KeyStatus, x.Status) && text(KeyCorrelation, x.Correlation) && number(KeyResend, x.Again)) {
+			return
+		}
 	}
-	if x.Correlation != "" {
-		all = append(all, attribute.String(KeyCorrelation, x.Correlation))
-	}
-	if x.Again > 0 {
-		all = append(all, attribute.Int(KeyResend, x.Again))
-	}
-	s.s.set(all...)
+	text(KeyReason, string(s.Reason))
 }

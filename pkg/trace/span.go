@@ -1,12 +1,9 @@
 package trace
 
 import (
-	"context"
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -14,14 +11,21 @@ import (
 
 // Ended is a span that has ended.
 type Ended struct {
-	// Parent is of another process if it is remote, and has no span id if there is no
-	// parent.
-	Context, Parent trace.SpanContext
-	Name            string
-	Kind            trace.SpanKind
-	Start, End      time.Time
-	Attributes      []attribute.KeyValue
-	Failed          bool
+	Context trace.SpanContext
+	// Parent is of another process if it is remote, and zero if there is no parent.
+	Parent trace.SpanID
+	Remote bool
+	Name   string
+	Kind   trace.SpanKind
+	// Start has a monotonic clock's reading, End has not.
+	Start, End time.Time
+	Failed     bool
+
+	// What there is to say of it; nil and empty for nothing. Attributes has all of it.
+	Work     *Work
+	Result   *Result
+	Exchange *Exchange
+	Reason   fault.Reason
 }
 
 // span is a span that has not ended.
@@ -31,22 +35,6 @@ type span struct {
 	mu    sync.Mutex
 	ended bool
 	Ended
-}
-
-// set adds attributes, until the span has ended.
-func (s *span) set(more ...attribute.KeyValue) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.ended {
-		s.Attributes = append(s.Attributes, more...)
-	}
-}
-
-// inject writes the span's context for another process.
-func (s *span) inject(ctx context.Context, to propagation.TextMapCarrier) {
-	if s != nil {
-		s.tracer.propagator.Inject(trace.ContextWithSpanContext(ctx, s.Context), to)
-	}
 }
 
 // Span is the span of one piece of work, one of its steps or one request. The zero
@@ -65,24 +53,46 @@ func (s Span) ID() string {
 // On reports whether the span is sampled.
 func (s Span) On() bool { return s.s != nil && s.s.Context.IsSampled() }
 
+// Result records the result of the work.
+func (s Span) Result(r Result) {
+	if !s.On() {
+		return
+	}
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	if !s.s.ended {
+		kept := r // only a sampled span allocates it
+		s.s.Result = &kept
+	}
+}
+
+// Exchange records the request.
+func (s Span) Exchange(x Exchange) {
+	if !s.On() {
+		return
+	}
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	if !s.s.ended {
+		kept := x
+		s.s.Exchange = &kept
+	}
+}
+
 // End ends the span, with the reason of a failure.
 func (s Span) End(err error) {
 	if !s.On() {
 		return
 	}
-	if err != nil {
-		s.s.set(attribute.String(KeyReason, string(fault.Of(err))))
-	}
-	s.s.end(err != nil)
-}
-
-func (s *span) end(failed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	if s.s.ended {
 		return
 	}
-	s.ended = true
-	s.Failed, s.End = failed, s.Start.Add(time.Since(s.Start))
-	s.tracer.ended(&s.Ended)
+	s.s.ended = true
+	if err != nil {
+		s.s.Failed, s.s.Reason = true, fault.Of(err)
+	}
+	s.s.End = s.s.Start.Add(time.Since(s.s.Start))
+	s.s.tracer.ended(&s.s.Ended)
 }

@@ -7,40 +7,43 @@
 // the text is in the log.
 //
 // Without a Tracer this package does nothing, and allocates nothing. With one, a span
-// costs one allocation and those of its attributes: the spans of OpenTelemetry's SDK,
-// which may have events and links and are kept until they are sent, took a third of
-// all that it costs to show what the driver does.
+// costs three allocations: itself, its context, and what there is to say of it. The
+// spans of OpenTelemetry's SDK, which may have events and links and are kept until they
+// are sent, took a third of all that it costs to show what the driver does.
 package trace
 
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 )
 
 // Tracer begins the spans of pieces of work. A nil Tracer begins none.
 type Tracer struct {
-	begin      trace.Tracer
-	propagator propagation.TextMapPropagator
-	ended      func(*Ended)
+	sampler sdk.Sampler
+	callers propagation.TextMapPropagator
+	// context and baggage say what a store is told of.
+	context, baggage bool
+	ended            func(*Ended)
 }
 
-// New makes a Tracer. The first span of a piece of work gets its identifiers from
-// begin, which decides whether the work is sampled; that span itself is not used. The
-// propagator writes the contexts of spans for the stores, and reads those of callers.
-// ended receives every sampled span when it ends. It must not block, and must not keep
-// the span.
-func New(begin trace.Tracer, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
-	return &Tracer{begin, by, ended}
+// New makes a Tracer. The sampler decides which pieces of work are recorded. The
+// propagator reads the spans of callers, and decides what stores are told of: the
+// trace, baggage, or both. ended receives every sampled span when it ends. It must not
+// block, and must not keep the span.
+func New(s sdk.Sampler, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
+	has := func(field string) bool { return slices.Contains(by.Fields(), field) }
+	return &Tracer{s, by, has("traceparent"), has("baggage"), ended}
 }
 
 // spanKey is the context key of the span that other spans begin below.
@@ -51,13 +54,6 @@ func spanOf(ctx context.Context) *span {
 	return s
 }
 
-// Work describes a publish, a refresh or a release.
-type Work struct {
-	PodNamespace, PodName, PodUID string
-	// Volume is the volume's id, Class the name of the SecretProviderClass.
-	Volume, Class string
-}
-
 // Begin starts the span of a piece of work, below the span that the caller of the
 // driver has named in the metadata of the gRPC call, if there is one. The caller of
 // Begin must end it.
@@ -65,14 +61,20 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	if t == nil {
 		return ctx, Span{}
 	}
-	ctx = t.propagator.Extract(ctx, incoming{ctx})
-	_, first := t.begin.Start(ctx, name)
-	s := &span{tracer: t, Ended: Ended{Context: first.SpanContext(), Parent: trace.SpanContextFromContext(ctx), Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}
+	ctx = t.callers.Extract(ctx, incoming{ctx})
+	caller := trace.SpanContextFromContext(ctx)
+	s := &span{tracer: t, Ended: Ended{Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}
+	id := newTraceID()
+	if caller.IsValid() {
+		id, s.Parent, s.Remote = caller.TraceID(), caller.SpanID(), caller.IsRemote()
+	}
+	sampling := t.sampler.ShouldSample(sdk.SamplingParameters{ParentContext: ctx, TraceID: id, Name: name, Kind: s.Kind})
+	s.Context = trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: id, SpanID: newID(), TraceFlags: caller.TraceFlags().WithSampled(sampling.Decision == sdk.RecordAndSample), TraceState: sampling.Tracestate,
+	})
 	if s.Context.IsSampled() {
-		s.Attributes = append(make([]attribute.KeyValue, 0, 8), // with those of Result
-			attribute.String(KeyPodUID, w.PodUID), attribute.String(KeyPodName, w.PodName), attribute.String(KeyPodNamespace, w.PodNamespace),
-			attribute.String(KeyVolume, w.Volume), attribute.String(KeyClass, w.Class),
-		)
+		kept := w // only then it is allocated
+		s.Work = &kept
 	}
 	return context.WithValue(ctx, spanKey{}, s), Span{s}
 }
@@ -94,8 +96,14 @@ func child(ctx context.Context, name string, kind trace.SpanKind) (context.Conte
 	if parent == nil || !parent.Context.IsSampled() {
 		return ctx, Span{}
 	}
-	s := &span{tracer: parent.tracer, Ended: Ended{Context: parent.Context.WithSpanID(newID()), Parent: parent.Context, Name: name, Kind: kind, Start: time.Now()}}
+	s := &span{tracer: parent.tracer, Ended: Ended{Context: parent.Context.WithSpanID(newID()), Parent: parent.Context.SpanID(), Name: name, Kind: kind, Start: time.Now()}}
 	return context.WithValue(ctx, spanKey{}, s), Span{s}
+}
+
+func newTraceID() (id trace.TraceID) {
+	first, second := newID(), newID()
+	copy(id[copy(id[:], first[:]):], second[:])
+	return id
 }
 
 // newID returns a random identifier. An identifier of zeros is none.
@@ -104,9 +112,30 @@ func newID() (id trace.SpanID) {
 	return id
 }
 
+// tell writes the span's context for another process, as W3C's Trace Context says.
+// propagation.TraceContext takes several times as long.
+func (s *span) tell(ctx context.Context, to propagation.TextMapCarrier) {
+	if s.tracer.context {
+		id, parent := s.Context.TraceID(), s.Context.SpanID()
+		text := append(make([]byte, 0, len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")), "00-"...)
+		text = append(hex.AppendEncode(text, id[:]), '-')
+		text = append(hex.AppendEncode(text, parent[:]), '-')
+		flags := s.Context.TraceFlags() & (trace.FlagsSampled | trace.FlagsRandom)
+		to.Set("Traceparent", string(hex.AppendEncode(text, []byte{byte(flags)}))) // net/http copies a name of another form
+		if state := s.Context.TraceState(); state.Len() > 0 {
+			to.Set("Tracestate", state.String())
+		}
+	}
+	if s.tracer.baggage {
+		propagation.Baggage{}.Inject(ctx, to)
+	}
+}
+
 // ToHTTP writes the trace, if there is one, to the header of a request.
 func ToHTTP(ctx context.Context, header http.Header) {
-	spanOf(ctx).inject(ctx, propagation.HeaderCarrier(header))
+	if s := spanOf(ctx); s != nil {
+		s.tell(ctx, propagation.HeaderCarrier(header))
+	}
 }
 
 // ToGRPC adds the trace, if there is one, to the metadata of gRPC calls with the
@@ -118,7 +147,7 @@ func ToGRPC(ctx context.Context) context.Context {
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)
 	md = md.Copy()
-	s.inject(ctx, carrier(md))
+	s.tell(ctx, carrier(md))
 	return metadata.NewOutgoingContext(ctx, md)
 }
 

@@ -19,8 +19,8 @@ import (
 
 var work = trace.Work{PodNamespace: "shop", PodName: "web-0", PodUID: "u1", Volume: "csi-1", Class: "db"}
 
-func newTracer(ended *[]trace.Ended, options ...sdk.TracerProviderOption) *trace.Tracer {
-	return trace.New(sdk.NewTracerProvider(options...).Tracer(""), propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
+func newTracer(ended *[]trace.Ended, sampler sdk.Sampler) *trace.Tracer {
+	return trace.New(sampler, propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
 }
 
 // whole is a piece of work with all that can be said of it.
@@ -43,17 +43,17 @@ func whole(ctx context.Context, t *trace.Tracer) http.Header {
 
 func TestSpans(t *testing.T) {
 	var ended []trace.Ended
-	tracer := newTracer(&ended)
+	tracer := newTracer(&ended, sdk.AlwaysSample())
 	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := whole(metadata.NewIncomingContext(t.Context(), metadata.Pairs("traceparent", caller)), tracer)
 	if len(ended) != 3 {
 		t.Fatalf("%d spans", len(ended))
 	}
 	request, step, root := ended[0], ended[1], ended[2]
-	if request.Parent.SpanID() != step.Context.SpanID() || step.Parent.SpanID() != root.Context.SpanID() || step.Parent.IsRemote() {
+	if request.Parent != step.Context.SpanID() || step.Parent != root.Context.SpanID() || step.Remote {
 		t.Error("the request is not of the step, or the step not of the work")
 	}
-	if root.Parent.SpanID().String() != "b7ad6b7169203331" || !root.Parent.IsRemote() || root.Context.TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
+	if root.Parent.String() != "b7ad6b7169203331" || !root.Remote || root.Context.TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
 		t.Error("the work is not of the caller's trace")
 	}
 	testkit.Equal(t, "traceparent", header.Get("Traceparent"), "00-0af7651916cd43dd8448eb211c80319c-"+request.Context.SpanID().String()+"-01")
@@ -68,7 +68,7 @@ func TestSpans(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, s := range ended {
-		for _, a := range s.Attributes {
+		for a := range s.Attributes {
 			got[string(a.Key)] = a.Value.String()
 		}
 	}
@@ -84,10 +84,10 @@ func TestSpans(t *testing.T) {
 // TestManyRequests: a class with many objects has no span of any size.
 func TestManyRequests(t *testing.T) {
 	var ended []trace.Ended
-	_, span := newTracer(&ended).Begin(t.Context(), "publish", work)
+	_, span := newTracer(&ended, sdk.AlwaysSample()).Begin(t.Context(), "publish", work)
 	span.Result(trace.Result{Asked: make([]string, 10_000)})
 	span.End(nil)
-	for _, a := range ended[0].Attributes {
+	for a := range ended[0].Attributes {
 		if a.Key == trace.KeyAsked && len(a.Value.AsStringSlice()) != 64 {
 			t.Errorf("%d ids", len(a.Value.AsStringSlice()))
 		}
@@ -98,7 +98,7 @@ func TestManyRequests(t *testing.T) {
 // to the store.
 func TestNotSampled(t *testing.T) {
 	var ended []trace.Ended
-	header := whole(t.Context(), newTracer(&ended, sdk.WithSampler(sdk.NeverSample())))
+	header := whole(t.Context(), newTracer(&ended, sdk.NeverSample()))
 	testkit.Equal(t, "spans", len(ended), 0)
 	if got := header.Get("Traceparent"); len(got) != 55 || got[53:] != "00" {
 		t.Errorf("traceparent %q", got)
@@ -106,7 +106,7 @@ func TestNotSampled(t *testing.T) {
 }
 
 func TestGRPC(t *testing.T) {
-	tracer := newTracer(&[]trace.Ended{})
+	tracer := newTracer(&[]trace.Ended{}, sdk.AlwaysSample())
 	ctx := metadata.NewOutgoingContext(t.Context(), metadata.Pairs("other", "kept"))
 	ctx, span := tracer.Begin(ctx, "publish", work)
 	md, _ := metadata.FromOutgoingContext(trace.ToGRPC(ctx))
@@ -121,12 +121,12 @@ func TestGRPC(t *testing.T) {
 // TestEndedOnce: what comes after the end of a span is not said of it, whatever goroutine it is of.
 func TestEndedOnce(t *testing.T) {
 	var ended []trace.Ended
-	ctx, span := newTracer(&ended).Begin(t.Context(), "publish", work)
+	ctx, span := newTracer(&ended, sdk.AlwaysSample()).Begin(t.Context(), "publish", work)
 	_, request := trace.Request(ctx, "read")
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			request.Correlation("c1")
+			request.Exchange(trace.Exchange{Correlation: "c1"})
 			request.End(nil)
 		})
 	}
@@ -179,7 +179,7 @@ func BenchmarkOff(b *testing.B) {
 
 // BenchmarkOn is what a publish with six spans costs, without what receives them.
 func BenchmarkOn(b *testing.B) {
-	t := trace.New(sdk.NewTracerProvider().Tracer(""), propagation.TraceContext{}, func(*trace.Ended) {})
+	t := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(*trace.Ended) {})
 	b.ReportAllocs()
 	for b.Loop() {
 		ctx, span := t.Begin(b.Context(), "publish", work)

@@ -24,7 +24,7 @@ func TestTrace(t *testing.T) {
 	defer s.Close()
 	p := newProvider(t, Config{DefaultGateway: s.URL, Settings: endpoint.Settings{MaxRetries: -1}})
 	var ended []trace.Ended
-	tracer := trace.New(sdk.NewTracerProvider().Tracer(""), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	tracer := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(t.Context(), "publish", trace.Work{})
 	_, err := p.Fetch(ctx, provider.Request{
 		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},

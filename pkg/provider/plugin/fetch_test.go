@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 
@@ -176,14 +175,14 @@ func TestHoldsNothing(t *testing.T) {
 func TestTrace(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	var ended []trace.Ended
-	tracer := trace.New(sdk.NewTracerProvider().Tracer(""), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	tracer := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(provider.WithTrail(t.Context(), &provider.Trail{}), "publish", trace.Work{})
 	testkit.Value(w.get("aws").Fetch(ctx, w.request()))(t)
 	span.End(nil)
 	call := ended[0]
 	want := "00-" + span.ID() + "-" + call.Context.SpanID().String() + "-01"
-	if ids := w.server.Header("x-correlation-id"); len(ids) != 1 || !slices.Contains(call.Attributes, attribute.String(trace.KeyCorrelation, ids[0])) {
-		t.Errorf("the plugin was given the ids %q, the span has %v", ids, call.Attributes)
+	if ids := w.server.Header("x-correlation-id"); len(ids) != 1 || call.Exchange.Correlation != ids[0] {
+		t.Errorf("the plugin was given the ids %q, the span has %q", ids, call.Exchange.Correlation)
 	}
 	if got := w.server.Header("traceparent"); call.Name != "plugin" || len(got) != 1 || got[0] != want {
 		t.Errorf("span %s, traceparent %q, want %q", call.Name, got, want)

@@ -111,7 +111,7 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	}
 	id := provider.Correlation(ctx)
 	called, span := trace.Request(correlate(ctx, id), "plugin")
-	span.Correlation(id)
+	span.Exchange(trace.Exchange{Correlation: id})
 	began := time.Now()
 	answer, err := l.receive(trace.ToGRPC(called), m, p.registry.reading, c.charge)
 	span.End(err)

@@ -63,12 +63,11 @@ func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
 		b = appendText(b, spanTraceState, state.String())
 	}
 	flags := uint32(s.Context.TraceFlags()) | flagKnowsRemote
-	if s.Parent.HasSpanID() {
-		parent := s.Parent.SpanID()
-		b = appendBytes(b, spanParent, parent[:])
-		if s.Parent.IsRemote() {
-			flags |= flagRemote
-		}
+	if s.Parent.IsValid() {
+		b = appendBytes(b, spanParent, s.Parent[:])
+	}
+	if s.Remote {
+		flags |= flagRemote
 	}
 	b = appendText(b, spanName, s.Name)
 	b = appendVarint(b, spanKind, kindOf(s.Kind))
@@ -76,12 +75,18 @@ func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
 	b = protowire.AppendFixed64(b, uint64(s.Start.UnixNano())) //nolint:gosec // it is after 1970
 	b = protowire.AppendTag(b, spanEnd, protowire.Fixed64Type)
 	b = protowire.AppendFixed64(b, uint64(s.End.UnixNano())) //nolint:gosec // it is after 1970
-	keep := len(s.Attributes)
-	if most := limits.AttributeCountLimit; most >= 0 && keep > most {
-		keep = most
-		b = appendVarint(b, spanDropped, uint64(len(s.Attributes)-keep)) //nolint:gosec // it is positive
+	var kept, dropped int
+	for a := range s.Attributes {
+		if kept == limits.AttributeCountLimit {
+			dropped++
+			continue
+		}
+		kept++
+		b = appendAttribute(b, spanAttributes, a, limits.AttributeValueLengthLimit)
 	}
-	b = appendAttributes(b, spanAttributes, s.Attributes[:keep], limits.AttributeValueLengthLimit)
+	if dropped > 0 {
+		b = appendVarint(b, spanDropped, uint64(dropped)) //nolint:gosec // it is positive
+	}
 	if s.Failed {
 		var status int
 		b, status = open(b, spanStatus)
@@ -99,17 +104,12 @@ func kindOf(k oteltrace.SpanKind) uint64 {
 	return 1
 }
 
-// appendAttributes appends attributes. Texts have so many characters at most, with a
-// negative number any length.
-func appendAttributes(b []byte, field protowire.Number, all []attribute.KeyValue, most int) []byte {
-	for _, a := range all {
-		var pair, value int
-		b, pair = open(b, field)
-		b = appendText(b, keyValueKey, string(a.Key))
-		b, value = open(b, keyValueValue)
-		b = finish(finish(appendValue(b, a.Value, most), value), pair)
-	}
-	return b
+// appendAttribute appends a KeyValue message as a field. most is that of cut.
+func appendAttribute(b []byte, field protowire.Number, a attribute.KeyValue, most int) []byte {
+	b, pair := open(b, field)
+	b = appendText(b, keyValueKey, string(a.Key))
+	b, value := open(b, keyValueValue)
+	return finish(finish(appendValue(b, a.Value, most), value), pair)
 }
 
 // appendValue appends the fields of an AnyValue.

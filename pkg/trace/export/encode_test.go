@@ -7,7 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	oteltrace "go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -26,16 +26,14 @@ func published(t *testing.T) *trace.Ended {
 	t.Helper()
 	state := testkit.Value(oteltrace.ParseTraceState("a=1,b=2"))(t)
 	c := oteltrace.SpanContextConfig{TraceID: oteltrace.TraceID{1, 15: 2}, SpanID: oteltrace.SpanID{3, 7: 4}, TraceFlags: oteltrace.FlagsSampled, TraceState: state}
-	parent := c
-	parent.SpanID, parent.Remote = oteltrace.SpanID{5, 7: 6}, true
 	start := time.Unix(1700000000, 123456789)
 	return &trace.Ended{
-		Context: oteltrace.NewSpanContext(c), Parent: oteltrace.NewSpanContext(parent), Name: "publish", Kind: oteltrace.SpanKindClient,
+		Context: oteltrace.NewSpanContext(c), Parent: oteltrace.SpanID{5, 7: 6}, Remote: true, Name: "publish", Kind: oteltrace.SpanKindClient,
 		Start: start, End: start.Add(time.Second), Failed: true,
-		Attributes: []attribute.KeyValue{
-			attribute.String("text", "wörter"), attribute.String("empty", ""), attribute.Bool("yes", true), attribute.Bool("no", false),
-			attribute.Int("number", 8200), attribute.Int("below", -1), attribute.StringSlice("list", []string{"a", "", "c"}), attribute.StringSlice("none", nil),
-		},
+		Work:     &trace.Work{PodUID: "wörter", PodName: "web-0", PodNamespace: "shop", Volume: "csi-1", Class: "db"},
+		Result:   &trace.Result{Provider: "vault", Asked: []string{"a", "", "c"}, Changed: true},
+		Exchange: &trace.Exchange{Host: "vault.example", Port: "8200", Status: 403, Correlation: "c", Again: 2},
+		Reason:   fault.Denied,
 	}
 }
 
@@ -72,18 +70,22 @@ func TestEncode(t *testing.T) {
 		Name: "publish", Kind: tracepb.Span_SPAN_KIND_CLIENT, StartTimeUnixNano: 1700000000123456789, EndTimeUnixNano: 1700000001123456789,
 		Status: &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR},
 		Attributes: []*commonpb.KeyValue{
-			{Key: "text", Value: value("wörter")}, {Key: "empty", Value: value("")}, {Key: "yes", Value: value(true)}, {Key: "no", Value: value(false)},
-			{Key: "number", Value: value(8200)}, {Key: "below", Value: value(-1)}, {Key: "list", Value: value([]string{"a", "", "c"})}, {Key: "none", Value: value([]string(nil))},
+			{Key: trace.KeyPodUID, Value: value("wörter")}, {Key: trace.KeyPodName, Value: value("web-0")}, {Key: trace.KeyPodNamespace, Value: value("shop")},
+			{Key: trace.KeyVolume, Value: value("csi-1")}, {Key: trace.KeyClass, Value: value("db")},
+			{Key: trace.KeyChanged, Value: value(true)}, {Key: trace.KeyProvider, Value: value("vault")}, {Key: trace.KeyAsked, Value: value([]string{"a", "", "c"})},
+			{Key: trace.KeyServer, Value: value("vault.example")}, {Key: trace.KeyPort, Value: value(8200)}, {Key: trace.KeyStatus, Value: value(403)},
+			{Key: trace.KeyCorrelation, Value: value("c")}, {Key: trace.KeyResend, Value: value(2)}, {Key: trace.KeyReason, Value: value("Denied")},
 		},
 	}
 	span := published(t)
 	if got := decode(t, appendSpan(nil, span, unlimited)); !proto.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", prototext.Format(got), prototext.Format(want))
 	}
-	first := trace.Ended{Context: span.Context, Name: "release", Kind: oteltrace.SpanKindInternal, Start: span.Start, End: span.End}
+	first := trace.Ended{Context: span.Context, Name: "release", Kind: oteltrace.SpanKindInternal, Start: span.Start, End: span.End, Result: &trace.Result{}}
 	want = &tracepb.Span{
 		TraceId: want.TraceId, SpanId: want.SpanId, TraceState: want.TraceState, Flags: 0x101, Name: "release", Kind: tracepb.Span_SPAN_KIND_INTERNAL,
 		StartTimeUnixNano: want.StartTimeUnixNano, EndTimeUnixNano: want.EndTimeUnixNano,
+		Attributes: []*commonpb.KeyValue{{Key: trace.KeyChanged, Value: value(false)}},
 	}
 	if got := decode(t, appendSpan(nil, &first, unlimited)); !proto.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", prototext.Format(got), prototext.Format(want))
@@ -98,10 +100,10 @@ func TestEncodeLimits(t *testing.T) {
 		dropped uint32
 		text    string
 	}{
-		{sdk.SpanLimits{AttributeCountLimit: 3, AttributeValueLengthLimit: 2}, 3, 5, "wö"},
-		{sdk.SpanLimits{AttributeCountLimit: 8, AttributeValueLengthLimit: 6}, 8, 0, "wörter"},
-		{sdk.SpanLimits{AttributeCountLimit: 1, AttributeValueLengthLimit: 0}, 1, 7, ""},
-		{sdk.SpanLimits{AttributeCountLimit: 0, AttributeValueLengthLimit: 0}, 0, 8, ""},
+		{sdk.SpanLimits{AttributeCountLimit: 3, AttributeValueLengthLimit: 2}, 3, 11, "wö"},
+		{sdk.SpanLimits{AttributeCountLimit: 14, AttributeValueLengthLimit: 6}, 14, 0, "wörter"},
+		{sdk.SpanLimits{AttributeCountLimit: 1, AttributeValueLengthLimit: 0}, 1, 13, ""},
+		{sdk.SpanLimits{AttributeCountLimit: 0, AttributeValueLengthLimit: 0}, 0, 14, ""},
 	} {
 		s := decode(t, appendSpan(nil, published(t), tc.limits))
 		if len(s.GetAttributes()) != tc.kept || s.GetDroppedAttributesCount() != tc.dropped {
@@ -121,10 +123,10 @@ func FuzzEncode(f *testing.F) {
 	f.Add("\xff\xfe", "\xc3", 1)
 	f.Fuzz(func(t *testing.T, name, text string, most int) {
 		s := published(t)
-		s.Name, s.Attributes = name, []attribute.KeyValue{attribute.String(name, text), attribute.StringSlice(text, []string{name, text})}
+		s.Name, s.Work, s.Result.Asked = name, &trace.Work{PodUID: text + "x", Class: name}, []string{name, text}
 		got := decode(t, appendSpan(nil, s, sdk.SpanLimits{AttributeCountLimit: -1, AttributeValueLengthLimit: most}))
 		short := got.GetAttributes()[0].GetValue().GetStringValue()
-		if utf8.ValidString(text) && !strings.HasPrefix(text, short) || most >= 0 && utf8.RuneCountInString(short) > most {
+		if utf8.ValidString(text) && !strings.HasPrefix(text+"x", short) || most >= 0 && utf8.RuneCountInString(short) > most {
 			t.Errorf("%d characters of %q are %q", most, text, short)
 		}
 	})

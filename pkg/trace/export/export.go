@@ -14,7 +14,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
 
@@ -66,11 +65,11 @@ type Exporter struct {
 // variable that cannot be used, as the specification asks, and also an exporter, a
 // protocol or a propagator that this package does not have.
 func New(ctx context.Context, c Config) (*Exporter, error) {
+	useLogger(c.Logger)
 	s := settingsOf(c)
 	if s.off {
 		return &Exporter{}, nil
 	}
-	useLogger(c.Logger)
 	about, err := resource.New(ctx,
 		resource.WithAttributes(attribute.String("service.name", "mayfly-node"), attribute.String("service.version", c.Version), attribute.String("k8s.node.name", c.Node)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
@@ -82,8 +81,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
 	q := newQueue(to, about, s, c)
-	begin := sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithRawSpanLimits(s.limits)).Tracer(scope) // with the sampler of OTEL_TRACES_SAMPLER
-	return &Exporter{trace.New(begin, s.propagator, q.add), q}, nil
+	return &Exporter{trace.New(s.sampler, s.propagator, q.add), q}, nil
 }
 
 // Tracer returns nil if the environment switches traces off.

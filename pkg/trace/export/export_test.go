@@ -92,7 +92,9 @@ func TestEnvironment(t *testing.T) {
 		{"a negative time", map[string]string{"OTEL_BSP_EXPORT_TIMEOUT": "-1"}, false, nil, "OTEL_BSP_EXPORT_TIMEOUT"},
 		{"a bad limit", map[string]string{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, false, nil, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"},
 		{"a bad time", map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, false, nil, "parse duration"},
-		{"a bad sampler", map[string]string{"OTEL_TRACES_SAMPLER": "rarely"}, false, nil, "unsupported sampler"},
+		{"a bad sampler", map[string]string{"OTEL_TRACES_SAMPLER": "rarely"}, false, nil, "setting=OTEL_TRACES_SAMPLER value=rarely"},
+		{"a bad ratio", map[string]string{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1.1"}, false, nil, "setting=OTEL_TRACES_SAMPLER_ARG value=1.1"},
+		{"the usual sampler", map[string]string{"OTEL_TRACES_SAMPLER": "parentbased_always_on"}, false, nil, ""},
 		{"no file", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, false, nil, "cert"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -131,11 +133,13 @@ func TestHeadersAndSampling(t *testing.T) {
 		t.Errorf("%v counted, %d arrived", r.count, len(c.Spans()))
 	}
 
-	none := start(t, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.Endpoint, "OTEL_TRACES_SAMPLER": "always_off"})
-	none.spans(t, 3)
-	none.stop()
-	if len(none.count) != 0 || len(c.Spans()) != 3 {
-		t.Errorf("%v counted, %d arrived", none.count, len(c.Spans()))
+	for sampler, argument := range map[string]string{"always_off": "", "parentbased_always_off": "", "traceidratio": "0", "parentbased_traceidratio": "0.0"} {
+		none := start(t, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.Endpoint, "OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": argument})
+		none.spans(t, 3)
+		none.stop()
+		if len(none.count) != 0 || len(c.Spans()) != 3 {
+			t.Errorf("%s: %v counted, %d arrived", sampler, none.count, len(c.Spans()))
+		}
 	}
 }
 

@@ -48,12 +48,15 @@ type encoded struct {
 }
 
 func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Config) *queue {
-	return &queue{
+	q := &queue{
 		to: to, settings: s, count: c.Count, log: c.Logger, full: make(chan struct{}, 1),
-		resource: appendAttributes(nil, resourceAttributes, about.Attributes(), -1),
-		schema:   about.SchemaURL(),
-		scope:    appendText(appendText(nil, scopeName, scope), scopeVersion, c.Version),
+		schema: about.SchemaURL(),
+		scope:  appendText(appendText(nil, scopeName, scope), scopeVersion, c.Version),
 	}
+	for _, a := range about.Attributes() {
+		q.resource = appendAttribute(q.resource, resourceAttributes, a, -1)
+	}
+	return q
 }
 
 // add is for trace.New.

@@ -23,6 +23,7 @@ const bsp = "OTEL_BSP_"
 // settings has the variables that the SDK does not read, or does not show.
 type settings struct {
 	off        bool
+	sampler    sdk.Sampler
 	propagator propagation.TextMapPropagator
 	most       int // spans in the queue
 	batch      int // spans in a request
@@ -53,19 +54,8 @@ func settingsOf(c Config) settings {
 	if protocol := cmp.Or(get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), get("OTEL_EXPORTER_OTLP_PROTOCOL"), "grpc"); protocol != "grpc" {
 		ignore("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 	}
-	var use []propagation.TextMapPropagator
-	for name := range strings.SplitSeq(cmp.Or(get("OTEL_PROPAGATORS"), "tracecontext,baggage"), ",") {
-		switch name = strings.TrimSpace(name); name {
-		case "tracecontext":
-			use = append(use, propagation.TraceContext{})
-		case "baggage":
-			use = append(use, propagation.Baggage{})
-		case "none":
-		default:
-			ignore("OTEL_PROPAGATORS", name)
-		}
-	}
-	s.propagator = propagation.NewCompositeTextMapPropagator(use...)
+	s.propagator = propagatorOf(get, ignore)
+	s.sampler = samplerOf(get, ignore)
 	for name, to := range map[string]*int{
 		bsp + "MAX_QUEUE_SIZE": &s.most, bsp + "MAX_EXPORT_BATCH_SIZE": &s.batch, bsp + "SCHEDULE_DELAY": &delay, bsp + "EXPORT_TIMEOUT": &timeout,
 	} {
@@ -78,5 +68,52 @@ func settingsOf(c Config) settings {
 	}
 	s.batch = min(s.batch, s.most)
 	s.delay, s.timeout = time.Duration(delay)*time.Millisecond, time.Duration(timeout)*time.Millisecond
+	return s
+}
+
+func propagatorOf(get func(name string) string, ignore func(name, value string)) propagation.TextMapPropagator {
+	var use []propagation.TextMapPropagator
+	for name := range strings.SplitSeq(cmp.Or(get("OTEL_PROPAGATORS"), "tracecontext,baggage"), ",") {
+		switch name = strings.TrimSpace(name); name {
+		case "tracecontext":
+			use = append(use, propagation.TraceContext{})
+		case "baggage":
+			use = append(use, propagation.Baggage{})
+		case "none":
+		default:
+			ignore("OTEL_PROPAGATORS", name)
+		}
+	}
+	return propagation.NewCompositeTextMapPropagator(use...)
+}
+
+// samplerOf returns the sampler of OTEL_TRACES_SAMPLER, which by default records what
+// the caller records, and all that has no caller.
+func samplerOf(get func(name string) string, ignore func(name, value string)) sdk.Sampler {
+	const variable, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+	name, byCaller := strings.CutPrefix(get(variable), "parentbased_")
+	var s sdk.Sampler
+	switch name {
+	case "always_on":
+		s = sdk.AlwaysSample()
+	case "always_off":
+		s = sdk.NeverSample()
+	case "traceidratio":
+		text := cmp.Or(get(argument), "1")
+		ratio, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(ratio >= 0 && ratio <= 1) {
+			ignore(argument, text)
+			ratio = 1
+		}
+		s = sdk.TraceIDRatioBased(ratio)
+	default:
+		if get(variable) != "" {
+			ignore(variable, get(variable))
+		}
+		s, byCaller = sdk.AlwaysSample(), true
+	}
+	if byCaller {
+		return sdk.ParentBased(s)
+	}
 	return s
 }
