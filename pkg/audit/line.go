@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
@@ -57,9 +56,6 @@ type line struct {
 
 	at time.Time
 }
-
-// buffers are for encoding. A line in the queue takes only its own length.
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 type pod struct {
 	Namespace string `json:"namespace"`
@@ -133,15 +129,11 @@ func (l *line) size() int {
 	return n
 }
 
-// encode returns the line with its end.
-func (l *line) encode() []byte {
-	b := buffers.Get().(*bytes.Buffer) //nolint:forcetypeassert // nothing else is put there
-	defer buffers.Put(b)
-	b.Reset()
-	enc := json.NewEncoder(b)
+// encode adds the line, with its end.
+func (l *line) encode(to *bytes.Buffer) {
+	enc := json.NewEncoder(to)
 	enc.SetEscapeHTML(false) // for people, who read paths and hints in it
 	_ = enc.Encode(l)        // strings and numbers always encode
-	return bytes.Clone(b.Bytes())
 }
 
 func (l *line) fill(o volume.Outcome) {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 type writer struct {
 	*Log
 	failing bool
-	dropped int // lines lost since the last line was written
+	dropped int          // lines lost since the last line was written
+	encoded bytes.Buffer // the last lines
 }
 
 func (l *Log) write(ctx context.Context) {
@@ -35,7 +37,7 @@ func (l *Log) write(ctx context.Context) {
 // gatherTime is how long a line waits for others, so that starting pods do not cost a
 // write for each line; gatherBytes is how many bytes of lines are written at once.
 const (
-	gatherTime  = 20 * time.Millisecond
+	gatherTime  = 50 * time.Millisecond
 	gatherBytes = 64 << 10
 )
 
@@ -87,10 +89,7 @@ func (w *writer) drain(ctx context.Context) {
 func (w *writer) put(ctx context.Context, lines []*line) {
 	lines[0].Lost += w.dropped
 	w.dropped = 0
-	texts := make([][]byte, len(lines))
-	for i, x := range lines {
-		texts[i] = x.encode()
-	}
+	texts := w.encode(lines)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		n, err := w.out.Write(texts...)
 		for range n {
@@ -115,6 +114,21 @@ func (w *writer) put(ctx context.Context, lines []*line) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// encode returns the text of each line, with its end; valid until the next call.
+func (w *writer) encode(lines []*line) [][]byte {
+	w.encoded.Reset()
+	ends := make([]int, len(lines))
+	for i, x := range lines {
+		x.encode(&w.encoded)
+		ends[i] = w.encoded.Len()
+	}
+	texts, begin := make([][]byte, len(lines)), 0
+	for i, end := range ends {
+		texts[i], begin = w.encoded.Bytes()[begin:end], end
+	}
+	return texts
 }
 
 // note logs the first of several failures, and the success after them.
