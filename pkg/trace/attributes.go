@@ -75,7 +75,7 @@ func (s *Ended) Attributes(yield func(attribute.KeyValue) bool) {
 		return
 	}
 	if r := s.Result; r != nil && !(yield(attribute.Bool(KeyChanged, r.Changed)) && text(KeyProvider, r.Provider) &&
-		(len(r.Asked) == 0 || yield(attribute.StringSlice(KeyAsked, r.Asked[:min(len(r.Asked), maxAsked)])))) {
+		(len(r.Asked) == 0 || yield(attribute.StringSlice(KeyAsked, r.Asked)))) {
 		return
 	}
 	if x := s.Exchange; x != nil {

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,9 @@ func (s Span) Result(r Result) {
 	defer s.s.mu.Unlock()
 	if !s.s.ended {
 		kept := r // only a sampled span allocates it
+		if len(r.Asked) > maxAsked {
+			kept.Asked = slices.Clone(r.Asked[:maxAsked]) // so that the others are not kept
+		}
 		s.s.Result = &kept
 	}
 }

@@ -40,7 +40,7 @@ type Tracer struct {
 // New makes a Tracer. The sampler decides which pieces of work are recorded. The
 // propagator reads the spans of callers, and decides what stores are told of: the
 // trace, baggage, or both. ended receives every sampled span when it ends. It must not
-// block, and must not keep the span.
+// block, and may keep the span, which no longer changes.
 func New(s sdk.Sampler, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
 	has := func(field string) bool { return slices.Contains(by.Fields(), field) }
 	return &Tracer{s, by, has("traceparent"), has("baggage"), ended}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,19 +33,13 @@ type queue struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	waiting encoded
+	waiting []*trace.Ended
 	sending int           // spans of the batch on its way
 	full    chan struct{} // has an element once a batch waits
 
 	// Only run uses these.
 	text    []byte // of the batch on its way
 	failing bool
-}
-
-// encoded is spans, one after the other.
-type encoded struct {
-	spans []byte
-	ends  []int // of each span
 }
 
 func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Config) *queue {
@@ -59,17 +54,17 @@ func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Confi
 	return q
 }
 
-// add is for trace.New.
+// add is for trace.New. run encodes the span, a batch at a time: at the end of each
+// span that took several times as long, as little of it was in the processor's caches.
 func (q *queue) add(s *trace.Ended) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting.ends)+q.sending == q.most {
+	if len(q.waiting)+q.sending == q.most {
 		q.count(Dropped, 1)
 		return
 	}
-	q.waiting.spans = appendSpan(q.waiting.spans, s, q.limits)
-	q.waiting.ends = append(q.waiting.ends, len(q.waiting.spans))
-	if len(q.waiting.ends)%q.batch == 0 {
+	q.waiting = append(q.waiting, s)
+	if len(q.waiting)%q.batch == 0 {
 		select {
 		case q.full <- struct{}{}:
 		default: // run has not seen the last one yet, and sends all full batches
@@ -93,8 +88,8 @@ func (q *queue) run(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
-		for m, spans := q.take(least); spans > 0; m, spans = q.take(least) {
-			q.send(sending, m, spans)
+		for spans := q.take(least); len(spans) > 0; spans = q.take(least) {
+			q.send(sending, q.message(spans), len(spans))
 		}
 		if ctx.Err() != nil && least == 1 {
 			return
@@ -102,34 +97,30 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// take takes the next batch if so many spans wait: a message, and the number of its
-// spans.
-func (q *queue) take(least int) (*tracepb.ResourceSpans, int) {
+// take takes the next batch if so many spans wait.
+func (q *queue) take(least int) []*trace.Ended {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sending = 0
-	w := &q.waiting
-	if len(w.ends) < least {
-		return nil, 0
+	if len(q.waiting) < least {
+		return nil
 	}
-	q.sending = min(len(w.ends), q.batch)
-	end := w.ends[q.sending-1]
-	m := q.message(w.spans[:end])
-	w.spans = append(w.spans[:0], w.spans[end:]...)
-	w.ends = append(w.ends[:0], w.ends[q.sending:]...)
-	for i := range w.ends {
-		w.ends[i] -= end
-	}
-	return m, q.sending
+	q.sending = min(len(q.waiting), q.batch)
+	spans := slices.Clone(q.waiting[:q.sending])
+	q.waiting = slices.Delete(q.waiting, 0, q.sending)
+	return spans
 }
 
-// message returns a message with encoded spans. The client encodes fields that its type
-// does not know as they are.
-func (q *queue) message(spans []byte) *tracepb.ResourceSpans {
+// message returns a message with spans. The client encodes fields that its type does
+// not know as they are.
+func (q *queue) message(spans []*trace.Ended) *tracepb.ResourceSpans {
 	text := appendBytes(q.text[:0], resourceSpansResource, q.resource)
 	text, begin := open(text, resourceSpansScope)
-	text = finish(append(appendBytes(text, scopeSpansScope, q.scope), spans...), begin)
-	text = appendText(text, resourceSpansSchema, q.schema)
+	text = appendBytes(text, scopeSpansScope, q.scope)
+	for _, s := range spans {
+		text = appendSpan(text, s, q.limits)
+	}
+	text = appendText(finish(text, begin), resourceSpansSchema, q.schema)
 	q.text = text
 	var m tracepb.ResourceSpans
 	m.ProtoReflect().SetUnknown(text)
