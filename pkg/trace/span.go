@@ -14,11 +14,10 @@ import (
 type Ended struct {
 	Context trace.SpanContext
 	// Parent is of another process if it is remote, and zero if there is no parent.
-	Parent trace.SpanID
-	Remote bool
-	Name   string
-	Kind   trace.SpanKind
-	// Start has a monotonic clock's reading, End has not.
+	Parent     trace.SpanID
+	Remote     bool
+	Name       string
+	Kind       trace.SpanKind
 	Start, End time.Time
 	Failed     bool
 

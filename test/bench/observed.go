@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/collector"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -22,9 +24,7 @@ const observedPairs = 3
 
 // observed compares a driver with everything on that shows what it does with one
 // with everything off, one value for each set of pods. The sets with the same index
-// were measured right after each other. Other work on the machine makes the
-// processor slower for both, so each pair has a ratio, and the median of these
-// counts.
+// ran at the same time, so that what makes the processor slower does so for both.
 type observed struct {
 	Off shown `json:"off"`
 	On  shown `json:"on"`
@@ -34,9 +34,8 @@ type observed struct {
 	Lines int `json:"auditLines"`
 }
 
-// shown is of one of the two. CPU is of the time in which both drivers had a set, so
-// that late work counts for both, such as garbage collection while the other driver has
-// its set. Memory is with all volumes of a set published.
+// shown is of one of the two. CPU is until the last span has arrived, for both. Memory
+// is with all volumes of a set published.
 type shown struct {
 	CPU []float64 `json:"cpuMS"`
 	RSS []float64 `json:"rssBytes"`
@@ -72,8 +71,8 @@ func (n *node) everything(c *collector.Counter) (metrics string, err error) {
 
 func (n *node) auditLog() string { return filepath.Join(n.dir, n.name+"-audit.log") }
 
-// measureObserved runs sets of pods on two drivers alternately. The first set opens
-// the connections of both and is not counted.
+// measureObserved runs sets of pods on two drivers. The first set opens the connections
+// of both and is not counted.
 func measureObserved(ctx context.Context, w *world, r *results) error {
 	c, err := collector.StartCounter()
 	if err != nil {
@@ -87,28 +86,24 @@ func measureObserved(ctx context.Context, w *world, r *results) error {
 		return err
 	}
 	return off.while(ctx, func() error {
-		return on.while(ctx, func() error { return alternate(ctx, off, on, metrics, c, &r.Observed) })
+		return on.while(ctx, func() error { return runBoth(ctx, off, on, metrics, c, &r.Observed) })
 	})
 }
 
-func alternate(ctx context.Context, off, on *node, metrics string, c *collector.Counter, o *observed) error {
+// runBoth runs sets of pods on both drivers at the same time.
+func runBoth(ctx context.Context, off, on *node, metrics string, c *collector.Counter, o *observed) error {
 	for i := range observedPairs*on.config.rounds + 1 {
 		released := (i + 1) * on.config.pods
-		pair := []func() error{
-			func() error { return off.show(ctx, i, "", &o.Off) },
-			func() error {
-				return inOrder(func() error { return on.show(ctx, i, metrics, &o.On) }, func() error {
-					return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) {
-						n, err := c.Spans(string(volume.Released))
-						return n == released, err
-					})
-				})
-			},
-		}
-		if i%2 == 1 { // neither always has the other's late work beside it
-			slices.Reverse(pair)
-		}
-		if err := inOrder(pair...); err != nil {
+		var both errgroup.Group
+		both.Go(func() error { return off.show(ctx, i, "", &o.Off) })
+		both.Go(func() error { return on.show(ctx, i, metrics, &o.On) })
+		err := inOrder(both.Wait, func() error {
+			return poll(ctx, time.Minute, "the driver's traces did not arrive", 50*time.Millisecond, func() (bool, error) {
+				n, err := c.Spans(string(volume.Released))
+				return n == released, err
+			})
+		})
+		if err != nil {
 			return err
 		}
 		if err := errors.Join(o.Off.count(off), o.On.count(on)); err != nil {
