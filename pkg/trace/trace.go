@@ -23,14 +23,17 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 )
 
+// Sampler decides whether a piece of work is recorded, of which the context has the
+// caller's span, and what trace state its spans have.
+type Sampler func(ctx context.Context, id trace.TraceID, name string) (bool, trace.TraceState)
+
 // Tracer begins the spans of pieces of work. A nil Tracer begins none.
 type Tracer struct {
-	sampler sdk.Sampler
+	sampler Sampler
 	callers propagation.TextMapPropagator
 	// context and baggage say what a store is told of.
 	context, baggage bool
@@ -41,7 +44,7 @@ type Tracer struct {
 // propagator reads the spans of callers, and decides what stores are told of: the
 // trace, baggage, or both. ended receives every sampled span when it ends. It must not
 // block, and may keep the span, which no longer changes.
-func New(s sdk.Sampler, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
+func New(s Sampler, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
 	has := func(field string) bool { return slices.Contains(by.Fields(), field) }
 	return &Tracer{s, by, has("traceparent"), has("baggage"), ended}
 }
@@ -68,9 +71,9 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	if caller.IsValid() {
 		id, s.Parent, s.Remote = caller.TraceID(), caller.SpanID(), caller.IsRemote()
 	}
-	sampling := t.sampler.ShouldSample(sdk.SamplingParameters{ParentContext: ctx, TraceID: id, Name: name, Kind: s.Kind})
+	sampled, state := t.sampler(ctx, id, name)
 	s.Context = trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: id, SpanID: newID(), TraceFlags: caller.TraceFlags().WithSampled(sampling.Decision == sdk.RecordAndSample), TraceState: sampling.Tracestate,
+		TraceID: id, SpanID: newID(), TraceFlags: caller.TraceFlags().WithSampled(sampled), TraceState: state,
 	})
 	if s.Context.IsSampled() {
 		kept := w // only then it is allocated

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 
@@ -19,8 +18,14 @@ import (
 
 var work = trace.Work{PodNamespace: "shop", PodName: "web-0", PodUID: "u1", Volume: "csi-1", Class: "db"}
 
-func newTracer(ended *[]trace.Ended, sampler sdk.Sampler) *trace.Tracer {
-	return trace.New(sampler, propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
+func sampler(sampled bool) trace.Sampler {
+	return func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
+		return sampled, oteltrace.TraceState{}
+	}
+}
+
+func newTracer(ended *[]trace.Ended, sampled bool) *trace.Tracer {
+	return trace.New(sampler(sampled), propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
 }
 
 // whole is a piece of work with all that can be said of it.
@@ -43,7 +48,7 @@ func whole(ctx context.Context, t *trace.Tracer) http.Header {
 
 func TestSpans(t *testing.T) {
 	var ended []trace.Ended
-	tracer := newTracer(&ended, sdk.AlwaysSample())
+	tracer := newTracer(&ended, true)
 	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := whole(metadata.NewIncomingContext(t.Context(), metadata.Pairs("traceparent", caller)), tracer)
 	if len(ended) != 3 {
@@ -84,7 +89,7 @@ func TestSpans(t *testing.T) {
 // TestManyRequests: a class with many objects has no span of any size.
 func TestManyRequests(t *testing.T) {
 	var ended []trace.Ended
-	_, span := newTracer(&ended, sdk.AlwaysSample()).Begin(t.Context(), "publish", work)
+	_, span := newTracer(&ended, true).Begin(t.Context(), "publish", work)
 	span.Result(trace.Result{Asked: make([]string, 10_000)})
 	span.End(nil)
 	for a := range ended[0].Attributes {
@@ -98,7 +103,7 @@ func TestManyRequests(t *testing.T) {
 // to the store.
 func TestNotSampled(t *testing.T) {
 	var ended []trace.Ended
-	header := whole(t.Context(), newTracer(&ended, sdk.NeverSample()))
+	header := whole(t.Context(), newTracer(&ended, false))
 	testkit.Equal(t, "spans", len(ended), 0)
 	if got := header.Get("Traceparent"); len(got) != 55 || got[53:] != "00" {
 		t.Errorf("traceparent %q", got)
@@ -106,7 +111,7 @@ func TestNotSampled(t *testing.T) {
 }
 
 func TestGRPC(t *testing.T) {
-	tracer := newTracer(&[]trace.Ended{}, sdk.AlwaysSample())
+	tracer := newTracer(&[]trace.Ended{}, true)
 	ctx := metadata.NewOutgoingContext(t.Context(), metadata.Pairs("other", "kept"))
 	ctx, span := tracer.Begin(ctx, "publish", work)
 	md, _ := metadata.FromOutgoingContext(trace.ToGRPC(ctx))
@@ -121,7 +126,7 @@ func TestGRPC(t *testing.T) {
 // TestEndedOnce: what comes after the end of a span is not said of it, whatever goroutine it is of.
 func TestEndedOnce(t *testing.T) {
 	var ended []trace.Ended
-	ctx, span := newTracer(&ended, sdk.AlwaysSample()).Begin(t.Context(), "publish", work)
+	ctx, span := newTracer(&ended, true).Begin(t.Context(), "publish", work)
 	_, request := trace.Request(ctx, "read")
 	var all sync.WaitGroup
 	for range 4 {
@@ -179,7 +184,7 @@ func BenchmarkOff(b *testing.B) {
 
 // BenchmarkOn is what a publish with six spans costs, without what receives them.
 func BenchmarkOn(b *testing.B) {
-	t := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(*trace.Ended) {})
+	t := trace.New(sampler(true), propagation.TraceContext{}, func(*trace.Ended) {})
 	b.ReportAllocs()
 	for b.Loop() {
 		ctx, span := t.Begin(b.Context(), "publish", work)

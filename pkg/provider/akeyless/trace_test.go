@@ -1,12 +1,13 @@
 package akeyless
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -24,7 +25,10 @@ func TestTrace(t *testing.T) {
 	defer s.Close()
 	p := newProvider(t, Config{DefaultGateway: s.URL, Settings: endpoint.Settings{MaxRetries: -1}})
 	var ended []trace.Ended
-	tracer := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	sampled := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
+		return true, oteltrace.TraceState{}
+	}
+	tracer := trace.New(sampled, propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(t.Context(), "publish", trace.Work{})
 	_, err := p.Fetch(ctx, provider.Request{
 		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},

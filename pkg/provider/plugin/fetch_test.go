@@ -1,6 +1,7 @@
 package plugin_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -9,7 +10,7 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -175,7 +176,10 @@ func TestHoldsNothing(t *testing.T) {
 func TestTrace(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	var ended []trace.Ended
-	tracer := trace.New(sdk.AlwaysSample(), propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	sampled := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
+		return true, oteltrace.TraceState{}
+	}
+	tracer := trace.New(sampled, propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
 	ctx, span := tracer.Begin(provider.WithTrail(t.Context(), &provider.Trail{}), "publish", trace.Work{})
 	testkit.Value(w.get("aws").Fetch(ctx, w.request()))(t)
 	span.End(nil)

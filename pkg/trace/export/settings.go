@@ -2,6 +2,7 @@ package export
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"strconv"
 	"strings"
@@ -9,8 +10,10 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // defaultBatch is a quarter of OpenTelemetry's: some 40 KiB, which a request takes
@@ -23,7 +26,7 @@ const bsp = "OTEL_BSP_"
 // settings has the variables that the SDK does not read, or does not show.
 type settings struct {
 	off        bool
-	sampler    sdk.Sampler
+	sampler    trace.Sampler
 	propagator propagation.TextMapPropagator
 	most       int // spans in the queue
 	batch      int // spans in a request
@@ -55,7 +58,11 @@ func settingsOf(c Config) settings {
 		ignore("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 	}
 	s.propagator = propagatorOf(get, ignore)
-	s.sampler = samplerOf(get, ignore)
+	sampler := samplerOf(get, ignore)
+	s.sampler = func(ctx context.Context, id oteltrace.TraceID, name string) (bool, oteltrace.TraceState) {
+		r := sampler.ShouldSample(sdk.SamplingParameters{ParentContext: ctx, TraceID: id, Name: name, Kind: oteltrace.SpanKindInternal})
+		return r.Decision == sdk.RecordAndSample, r.Tracestate
+	}
 	for name, to := range map[string]*int{
 		bsp + "MAX_QUEUE_SIZE": &s.most, bsp + "MAX_EXPORT_BATCH_SIZE": &s.batch, bsp + "SCHEDULE_DELAY": &delay, bsp + "EXPORT_TIMEOUT": &timeout,
 	} {
