@@ -119,14 +119,11 @@ func (w *writer) put(ctx context.Context, lines []*line) {
 // encode returns the text of each line, with its end; valid until the next call.
 func (w *writer) encode(lines []*line) [][]byte {
 	w.encoded.Reset()
-	ends := make([]int, len(lines))
+	texts := make([][]byte, len(lines))
 	for i, x := range lines {
+		begin := w.encoded.Len()
 		x.encode(&w.encoded)
-		ends[i] = w.encoded.Len()
-	}
-	texts, begin := make([][]byte, len(lines)), 0
-	for i, end := range ends {
-		texts[i], begin = w.encoded.Bytes()[begin:end], end
+		texts[i] = w.encoded.Bytes()[begin:] // stays as it is if the buffer grows
 	}
 	return texts
 }
