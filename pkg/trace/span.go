@@ -53,49 +53,45 @@ func (s Span) ID() string {
 // On reports whether the span is sampled.
 func (s Span) On() bool { return s.s != nil && s.s.Context.IsSampled() }
 
-// Result records the result of the work.
-func (s Span) Result(r Result) {
+// change changes a sampled span that has not ended.
+func (s Span) change(by func(*span)) {
 	if !s.On() {
 		return
 	}
 	s.s.mu.Lock()
 	defer s.s.mu.Unlock()
 	if !s.s.ended {
+		by(s.s)
+	}
+}
+
+// Result records the result of the work.
+func (s Span) Result(r Result) {
+	s.change(func(s *span) {
 		kept := r // only a sampled span allocates it
 		if len(r.Asked) > maxAsked {
 			kept.Asked = slices.Clone(r.Asked[:maxAsked]) // so that the others are not kept
 		}
-		s.s.Result = &kept
-	}
+		s.Result = &kept
+	})
 }
 
 // Exchange records the request.
 func (s Span) Exchange(x Exchange) {
-	if !s.On() {
-		return
-	}
-	s.s.mu.Lock()
-	defer s.s.mu.Unlock()
-	if !s.s.ended {
+	s.change(func(s *span) {
 		kept := x
-		s.s.Exchange = &kept
-	}
+		s.Exchange = &kept
+	})
 }
 
 // End ends the span, with the reason of a failure.
 func (s Span) End(err error) {
-	if !s.On() {
-		return
-	}
-	s.s.mu.Lock()
-	defer s.s.mu.Unlock()
-	if s.s.ended {
-		return
-	}
-	s.s.ended = true
-	if err != nil {
-		s.s.Failed, s.s.Reason = true, fault.Of(err)
-	}
-	s.s.End = s.s.Start.Add(time.Since(s.s.Start))
-	s.s.tracer.ended(&s.s.Ended)
+	s.change(func(s *span) {
+		s.ended = true
+		if err != nil {
+			s.Failed, s.Reason = true, fault.Of(err)
+		}
+		s.End = s.Start.Add(time.Since(s.Start))
+		s.tracer.ended(&s.Ended)
+	})
 }
