@@ -7,26 +7,16 @@ import (
 	"sync"
 	"testing"
 
-	"go.opentelemetry.io/otel/propagation"
 	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/tracetest"
 )
 
 var work = trace.Work{PodNamespace: "shop", PodName: "web-0", PodUID: "u1", Volume: "csi-1", Class: "db"}
-
-func sampler(sampled bool) trace.Sampler {
-	return func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
-		return sampled, oteltrace.TraceState{}
-	}
-}
-
-func newTracer(ended *[]trace.Ended, sampled bool) *trace.Tracer {
-	return trace.New(sampler(sampled), propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
-}
 
 // whole is a piece of work with all that can be said of it.
 func whole(ctx context.Context, t *trace.Tracer) http.Header {
@@ -48,7 +38,7 @@ func whole(ctx context.Context, t *trace.Tracer) http.Header {
 
 func TestSpans(t *testing.T) {
 	var ended []trace.Ended
-	tracer := newTracer(&ended, true)
+	tracer := tracetest.New(&ended, true)
 	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := whole(metadata.NewIncomingContext(t.Context(), metadata.Pairs("traceparent", caller)), tracer)
 	if len(ended) != 3 {
@@ -89,7 +79,7 @@ func TestSpans(t *testing.T) {
 // TestManyRequests: a class with many objects has no span of any size.
 func TestManyRequests(t *testing.T) {
 	var ended []trace.Ended
-	_, span := newTracer(&ended, true).Begin(t.Context(), "publish", work)
+	_, span := tracetest.New(&ended, true).Begin(t.Context(), "publish", work)
 	span.Result(trace.Result{Asked: make([]string, 10_000)})
 	span.End(nil)
 	for a := range ended[0].Attributes {
@@ -103,7 +93,7 @@ func TestManyRequests(t *testing.T) {
 // to the store.
 func TestNotSampled(t *testing.T) {
 	var ended []trace.Ended
-	header := whole(t.Context(), newTracer(&ended, false))
+	header := whole(t.Context(), tracetest.New(&ended, false))
 	testkit.Equal(t, "spans", len(ended), 0)
 	if got := header.Get("Traceparent"); len(got) != 55 || got[53:] != "00" {
 		t.Errorf("traceparent %q", got)
@@ -111,7 +101,7 @@ func TestNotSampled(t *testing.T) {
 }
 
 func TestGRPC(t *testing.T) {
-	tracer := newTracer(&[]trace.Ended{}, true)
+	tracer := tracetest.New(&[]trace.Ended{}, true)
 	ctx := metadata.NewOutgoingContext(t.Context(), metadata.Pairs("other", "kept"))
 	ctx, span := tracer.Begin(ctx, "publish", work)
 	md, _ := metadata.FromOutgoingContext(trace.ToGRPC(ctx))
@@ -126,7 +116,7 @@ func TestGRPC(t *testing.T) {
 // TestEndedOnce: what comes after the end of a span is not said of it, whatever goroutine it is of.
 func TestEndedOnce(t *testing.T) {
 	var ended []trace.Ended
-	ctx, span := newTracer(&ended, true).Begin(t.Context(), "publish", work)
+	ctx, span := tracetest.New(&ended, true).Begin(t.Context(), "publish", work)
 	_, request := trace.Request(ctx, "read")
 	var all sync.WaitGroup
 	for range 4 {
@@ -184,9 +174,11 @@ func BenchmarkOff(b *testing.B) {
 
 // BenchmarkOn is what a publish with six spans costs, without what receives them.
 func BenchmarkOn(b *testing.B) {
-	t := trace.New(sampler(true), propagation.TraceContext{}, func(*trace.Ended) {})
+	var ended []trace.Ended
+	t := tracetest.New(&ended, true)
 	b.ReportAllocs()
 	for b.Loop() {
+		ended = ended[:0]
 		ctx, span := t.Begin(b.Context(), "publish", work)
 		for range 5 {
 			_, step := trace.Step(ctx, "store")

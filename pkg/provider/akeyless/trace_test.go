@@ -1,18 +1,15 @@
 package akeyless
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"go.opentelemetry.io/otel/propagation"
-	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/test/tracetest"
 )
 
 // TestTrace: a request is a span, of which the gateway is told.
@@ -25,10 +22,7 @@ func TestTrace(t *testing.T) {
 	defer s.Close()
 	p := newProvider(t, Config{DefaultGateway: s.URL, Settings: endpoint.Settings{MaxRetries: -1}})
 	var ended []trace.Ended
-	sampled := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
-		return true, oteltrace.TraceState{}
-	}
-	tracer := trace.New(sampled, propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	tracer := tracetest.New(&ended, true)
 	ctx, span := tracer.Begin(t.Context(), "publish", trace.Work{})
 	_, err := p.Fetch(ctx, provider.Request{
 		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},

@@ -1,16 +1,12 @@
 package plugin_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"slices"
 	"testing"
-
-	"go.opentelemetry.io/otel/propagation"
-	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -19,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/tracetest"
 )
 
 func TestFetch(t *testing.T) {
@@ -176,10 +173,7 @@ func TestHoldsNothing(t *testing.T) {
 func TestTrace(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	var ended []trace.Ended
-	sampled := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
-		return true, oteltrace.TraceState{}
-	}
-	tracer := trace.New(sampled, propagation.TraceContext{}, func(s *trace.Ended) { ended = append(ended, *s) })
+	tracer := tracetest.New(&ended, true)
 	ctx, span := tracer.Begin(provider.WithTrail(t.Context(), &provider.Trail{}), "publish", trace.Work{})
 	testkit.Value(w.get("aws").Fetch(ctx, w.request()))(t)
 	span.End(nil)
