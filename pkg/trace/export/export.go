@@ -15,7 +15,6 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/experimental"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/printable"
@@ -76,7 +75,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
-	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(experimental.WithBufferPool(new(buffers)), grpc.WithChainUnaryInterceptor(noteRejection)))
+	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec())), grpc.WithChainUnaryInterceptor(noteRejection)))
 	if err := to.Start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
