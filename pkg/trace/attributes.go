@@ -1,10 +1,6 @@
 package trace
 
-import (
-	"strconv"
-
-	"go.opentelemetry.io/otel/attribute"
-)
+import "strconv"
 
 // The attributes of spans. Those without the prefix mayfly are of OpenTelemetry's
 // semantic conventions; kubelet's own spans have the same ones for the pod.
@@ -66,23 +62,47 @@ type Exchange struct {
 	Again int
 }
 
-// Attributes calls yield for each attribute of the span, until that returns false.
-func (s *Ended) Attributes(yield func(attribute.KeyValue) bool) {
-	text := func(key attribute.Key, value string) bool { return value == "" || yield(key.String(value)) }
-	number := func(key attribute.Key, value int) bool { return value == 0 || yield(key.Int(value)) }
-	if w := s.Work; w != nil && !(text(KeyPodUID, w.PodUID) && text(KeyPodName, w.PodName) && text(KeyPodNamespace, w.PodNamespace) &&
-		text(KeyVolume, w.Volume) && text(KeyClass, w.Class)) {
-		return
+// Attributes receives what there is to say of a span.
+type Attributes interface {
+	Text(key, value string)
+	Texts(key string, values []string)
+	Number(key string, value int)
+	Flag(key string, value bool)
+}
+
+// Describe says what there is to say of the span, without empty texts and zeros.
+func (s *Ended) Describe(to Attributes) {
+	text := func(key, value string) {
+		if value != "" {
+			to.Text(key, value)
+		}
 	}
-	if r := s.Result; r != nil && !(yield(attribute.Bool(KeyChanged, r.Changed)) && text(KeyProvider, r.Provider) &&
-		(len(r.Asked) == 0 || yield(attribute.StringSlice(KeyAsked, r.Asked)))) {
-		return
+	number := func(key string, value int) {
+		if value != 0 {
+			to.Number(key, value)
+		}
+	}
+	if w := s.Work; w != nil {
+		text(KeyPodUID, w.PodUID)
+		text(KeyPodName, w.PodName)
+		text(KeyPodNamespace, w.PodNamespace)
+		text(KeyVolume, w.Volume)
+		text(KeyClass, w.Class)
+	}
+	if r := s.Result; r != nil {
+		to.Flag(KeyChanged, r.Changed)
+		text(KeyProvider, r.Provider)
+		if len(r.Asked) > 0 {
+			to.Texts(KeyAsked, r.Asked)
+		}
 	}
 	if x := s.Exchange; x != nil {
 		port, _ := strconv.Atoi(x.Port)
-		if !(text(KeyServer, x.Host) && number(KeyPort, port) && number(KeyStatus, x.Status) && text(KeyCorrelation, x.Correlation) && number(KeyResend, x.Again)) {
-			return
-		}
+		text(KeyServer, x.Host)
+		number(KeyPort, port)
+		number(KeyStatus, x.Status)
+		text(KeyCorrelation, x.Correlation)
+		number(KeyResend, x.Again)
 	}
 	text(KeyReason, string(s.Reason))
 }

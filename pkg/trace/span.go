@@ -21,7 +21,7 @@ type Ended struct {
 	Start, End time.Time
 	Failed     bool
 
-	// What there is to say of it; nil and empty for nothing. Attributes has all of it.
+	// What there is to say of it; nil and empty for nothing. Describe says all of it.
 	Work     *Work
 	Result   *Result
 	Exchange *Exchange
@@ -31,6 +31,9 @@ type Ended struct {
 // span is a span that has not ended.
 type span struct {
 	tracer *Tracer
+	// baggage is what the caller wants all to know that work for it, as W3C's Baggage
+	// says; empty for nothing.
+	baggage string
 
 	mu    sync.Mutex
 	ended bool

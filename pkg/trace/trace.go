@@ -22,6 +22,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
@@ -75,6 +76,9 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	s.Context = trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: id, SpanID: newID(), TraceFlags: caller.TraceFlags().WithSampled(sampled), TraceState: state,
 	})
+	if t.baggage {
+		s.baggage = baggage.FromContext(ctx).String()
+	}
 	if s.Context.IsSampled() {
 		kept := w // only then it is allocated
 		s.Work = &kept
@@ -99,7 +103,7 @@ func child(ctx context.Context, name string, kind trace.SpanKind) (context.Conte
 	if parent == nil || !parent.Context.IsSampled() {
 		return ctx, Span{}
 	}
-	s := &span{tracer: parent.tracer, Ended: Ended{Context: parent.Context.WithSpanID(newID()), Parent: parent.Context.SpanID(), Name: name, Kind: kind, Start: time.Now()}}
+	s := &span{tracer: parent.tracer, baggage: parent.baggage, Ended: Ended{Context: parent.Context.WithSpanID(newID()), Parent: parent.Context.SpanID(), Name: name, Kind: kind, Start: time.Now()}}
 	return context.WithValue(ctx, spanKey{}, s), Span{s}
 }
 
@@ -117,7 +121,7 @@ func newID() (id trace.SpanID) {
 
 // tell writes the span's context for another process, as W3C's Trace Context says.
 // propagation.TraceContext takes several times as long.
-func (s *span) tell(ctx context.Context, to propagation.TextMapCarrier) {
+func (s *span) tell(to propagation.TextMapCarrier) {
 	if s.tracer.context {
 		id, parent := s.Context.TraceID(), s.Context.SpanID()
 		text := append(make([]byte, 0, len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")), "00-"...)
@@ -129,15 +133,15 @@ func (s *span) tell(ctx context.Context, to propagation.TextMapCarrier) {
 			to.Set("Tracestate", state.String())
 		}
 	}
-	if s.tracer.baggage {
-		propagation.Baggage{}.Inject(ctx, to)
+	if s.baggage != "" {
+		to.Set("Baggage", s.baggage)
 	}
 }
 
 // ToHTTP writes the trace, if there is one, to the header of a request.
 func ToHTTP(ctx context.Context, header http.Header) {
 	if s := spanOf(ctx); s != nil {
-		s.tell(ctx, propagation.HeaderCarrier(header))
+		s.tell(propagation.HeaderCarrier(header))
 	}
 }
 
@@ -150,7 +154,7 @@ func ToGRPC(ctx context.Context) context.Context {
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)
 	md = md.Copy()
-	s.tell(ctx, carrier(md))
+	s.tell(carrier(md))
 	return metadata.NewOutgoingContext(ctx, md)
 }
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
+	"go.opentelemetry.io/otel/propagation"
 	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 
@@ -61,11 +64,9 @@ func TestSpans(t *testing.T) {
 	if step.Start.Before(root.Start) || root.End.Before(request.End) || request.End.Before(request.Start) {
 		t.Error("the request is not within the work")
 	}
-	got := map[string]string{}
+	got := said{}
 	for _, s := range ended {
-		for a := range s.Attributes {
-			got[string(a.Key)] = a.Value.String()
-		}
+		s.Describe(got)
 	}
 	for key, want := range map[string]string{
 		trace.KeyPodUID: "u1", trace.KeyPodName: "web-0", trace.KeyPodNamespace: "shop", trace.KeyVolume: "csi-1", trace.KeyClass: "db",
@@ -76,18 +77,42 @@ func TestSpans(t *testing.T) {
 	}
 }
 
+// TestBaggage: the store is told what the caller wants all to know.
+func TestBaggage(t *testing.T) {
+	never := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) { return false, oteltrace.TraceState{} }
+	for _, tc := range []struct {
+		by   propagation.TextMapPropagator
+		want string
+	}{
+		{propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}), "team=shop"},
+		{propagation.TraceContext{}, ""},
+	} {
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("baggage", "team=shop"))
+		ctx, _ = trace.New(never, tc.by, func(*trace.Ended) {}).Begin(ctx, "publish", work)
+		header := http.Header{}
+		trace.ToHTTP(ctx, header)
+		testkit.Equal(t, "baggage", header.Get("Baggage"), tc.want)
+	}
+}
+
 // TestManyRequests: a class with many objects has no span of any size.
 func TestManyRequests(t *testing.T) {
 	var ended []trace.Ended
 	_, span := tracetest.New(&ended, true).Begin(t.Context(), "publish", work)
 	span.Result(trace.Result{Asked: make([]string, 10_000)})
 	span.End(nil)
-	for a := range ended[0].Attributes {
-		if a.Key == trace.KeyAsked && len(a.Value.AsStringSlice()) != 64 {
-			t.Errorf("%d ids", len(a.Value.AsStringSlice()))
-		}
-	}
+	got := said{}
+	ended[0].Describe(got)
+	testkit.Equal(t, "ids", strings.Count(got[trace.KeyAsked], ","), 63)
 }
+
+// said has the attributes of spans as text.
+type said map[string]string
+
+func (s said) Text(key, value string)            { s[key] = value }
+func (s said) Texts(key string, values []string) { s[key] = strings.Join(values, ",") }
+func (s said) Number(key string, value int)      { s[key] = strconv.Itoa(value) }
+func (s said) Flag(key string, value bool)       { s[key] = strconv.FormatBool(value) }
 
 // TestNotSampled: who does not keep the work does not keep its parts, and says so
 // to the store.

@@ -3,7 +3,6 @@ package export
 import (
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -12,8 +11,8 @@ import (
 )
 
 // The numbers of fields in opentelemetry/proto/trace/v1/trace.proto, common/v1 and
-// resource/v1. Spans are encoded when they end, so that one that waits is some hundred
-// bytes, and no tree of messages is made of it.
+// resource/v1. Spans are encoded without the tree of messages that is generated from these
+// files.
 const (
 	resourceSpansResource = 1
 	resourceSpansScope    = 2
@@ -53,9 +52,17 @@ const (
 	flagRemote      = 0x200
 )
 
-// appendSpan appends a span as an element of ScopeSpans.
-func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
-	b, begin := open(b, scopeSpansSpans)
+// encoder appends spans to text.
+type encoder struct {
+	text   []byte
+	limits sdk.SpanLimits
+	// kept and dropped are the numbers of attributes of the last span.
+	kept, dropped int
+}
+
+// span appends a span as an element of ScopeSpans.
+func (e *encoder) span(s *trace.Ended) {
+	b, begin := open(e.text, scopeSpansSpans)
 	trace, id := s.Context.TraceID(), s.Context.SpanID()
 	b = appendBytes(b, spanTraceID, trace[:])
 	b = appendBytes(b, spanID, id[:])
@@ -75,17 +82,11 @@ func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
 	b = protowire.AppendFixed64(b, uint64(s.Start.UnixNano())) //nolint:gosec // it is after 1970
 	b = protowire.AppendTag(b, spanEnd, protowire.Fixed64Type)
 	b = protowire.AppendFixed64(b, uint64(s.End.UnixNano())) //nolint:gosec // it is after 1970
-	var kept, dropped int
-	for a := range s.Attributes {
-		if kept == limits.AttributeCountLimit {
-			dropped++
-			continue
-		}
-		kept++
-		b = appendAttribute(b, spanAttributes, a, limits.AttributeValueLengthLimit)
-	}
-	if dropped > 0 {
-		b = appendVarint(b, spanDropped, uint64(dropped)) //nolint:gosec // it is positive
+	e.text, e.kept, e.dropped = b, 0, 0
+	s.Describe(e)
+	b = e.text
+	if e.dropped > 0 {
+		b = appendVarint(b, spanDropped, uint64(e.dropped)) //nolint:gosec // it is positive
 	}
 	if s.Failed {
 		var status int
@@ -93,7 +94,7 @@ func appendSpan(b []byte, s *trace.Ended, limits sdk.SpanLimits) []byte {
 		b = finish(appendVarint(b, statusCode, statusError), status)
 	}
 	b = protowire.AppendTag(b, spanFlags, protowire.Fixed32Type)
-	return finish(protowire.AppendFixed32(b, flags), begin)
+	e.text = finish(protowire.AppendFixed32(b, flags), begin)
 }
 
 // kindOf returns the number in OTLP.
@@ -104,31 +105,53 @@ func kindOf(k oteltrace.SpanKind) uint64 {
 	return 1
 }
 
-// appendAttribute appends a KeyValue message as a field. most is that of cut.
-func appendAttribute(b []byte, field protowire.Number, a attribute.KeyValue, most int) []byte {
-	b, pair := open(b, field)
-	b = appendText(b, keyValueKey, string(a.Key))
-	b, value := open(b, keyValueValue)
-	return finish(finish(appendValue(b, a.Value, most), value), pair)
+// Text implements trace.Attributes.
+func (e *encoder) Text(key, value string) {
+	e.attribute(key, func(b []byte) []byte {
+		return appendText(b, valueString, cut(value, e.limits.AttributeValueLengthLimit))
+	})
 }
 
-// appendValue appends the fields of an AnyValue.
-func appendValue(b []byte, v attribute.Value, most int) []byte {
-	switch v.Type() {
-	case attribute.BOOL:
-		return appendVarint(b, valueBool, protowire.EncodeBool(v.AsBool()))
-	case attribute.INT64:
-		return appendVarint(b, valueInt, uint64(v.AsInt64())) //nolint:gosec // as protobuf encodes it
-	case attribute.STRINGSLICE:
+// Number implements trace.Attributes.
+func (e *encoder) Number(key string, value int) {
+	e.attribute(key, func(b []byte) []byte { return appendVarint(b, valueInt, uint64(value)) }) //nolint:gosec // as protobuf encodes it
+}
+
+// Flag implements trace.Attributes.
+func (e *encoder) Flag(key string, value bool) {
+	e.attribute(key, func(b []byte) []byte { return appendVarint(b, valueBool, protowire.EncodeBool(value)) })
+}
+
+// Texts implements trace.Attributes.
+func (e *encoder) Texts(key string, values []string) {
+	e.attribute(key, func(b []byte) []byte {
 		b, array := open(b, valueArray)
-		for _, text := range v.AsStringSlice() {
+		for _, text := range values {
 			var element int
 			b, element = open(b, arrayValues)
-			b = finish(appendText(b, valueString, cut(text, most)), element)
+			b = finish(appendText(b, valueString, cut(text, e.limits.AttributeValueLengthLimit)), element)
 		}
 		return finish(b, array)
+	})
+}
+
+// attribute appends an attribute of the span, if the limit allows that. value appends
+// the field of an AnyValue.
+func (e *encoder) attribute(key string, value func([]byte) []byte) {
+	if e.kept == e.limits.AttributeCountLimit {
+		e.dropped++
+		return
 	}
-	return appendText(b, valueString, cut(v.String(), most))
+	e.kept++
+	e.text = appendAttribute(e.text, spanAttributes, key, value)
+}
+
+// appendAttribute appends a KeyValue message as a field.
+func appendAttribute(b []byte, field protowire.Number, key string, value func([]byte) []byte) []byte {
+	b, pair := open(b, field)
+	b = appendText(b, keyValueKey, key)
+	b, of := open(b, keyValueValue)
+	return finish(finish(value(b), of), pair)
 }
 
 // cut shortens a text to so many characters.

@@ -37,6 +37,12 @@ func published(t *testing.T) *trace.Ended {
 	}
 }
 
+func encoded(s *trace.Ended, limits sdk.SpanLimits) []byte {
+	e := encoder{limits: limits}
+	e.span(s)
+	return e.text
+}
+
 func decode(t *testing.T, text []byte) *tracepb.Span {
 	t.Helper()
 	var of tracepb.ScopeSpans
@@ -78,7 +84,7 @@ func TestEncode(t *testing.T) {
 		},
 	}
 	span := published(t)
-	if got := decode(t, appendSpan(nil, span, unlimited)); !proto.Equal(got, want) {
+	if got := decode(t, encoded(span, unlimited)); !proto.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", prototext.Format(got), prototext.Format(want))
 	}
 	first := trace.Ended{Context: span.Context, Name: "release", Kind: oteltrace.SpanKindInternal, Start: span.Start, End: span.End, Result: &trace.Result{}}
@@ -87,7 +93,7 @@ func TestEncode(t *testing.T) {
 		StartTimeUnixNano: want.StartTimeUnixNano, EndTimeUnixNano: want.EndTimeUnixNano,
 		Attributes: []*commonpb.KeyValue{{Key: trace.KeyChanged, Value: value(false)}},
 	}
-	if got := decode(t, appendSpan(nil, &first, unlimited)); !proto.Equal(got, want) {
+	if got := decode(t, encoded(&first, unlimited)); !proto.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", prototext.Format(got), prototext.Format(want))
 	}
 }
@@ -105,7 +111,7 @@ func TestEncodeLimits(t *testing.T) {
 		{sdk.SpanLimits{AttributeCountLimit: 1, AttributeValueLengthLimit: 0}, 1, 13, ""},
 		{sdk.SpanLimits{AttributeCountLimit: 0, AttributeValueLengthLimit: 0}, 0, 14, ""},
 	} {
-		s := decode(t, appendSpan(nil, published(t), tc.limits))
+		s := decode(t, encoded(published(t), tc.limits))
 		if len(s.GetAttributes()) != tc.kept || s.GetDroppedAttributesCount() != tc.dropped {
 			t.Errorf("%+v: %d attributes, %d dropped", tc.limits, len(s.GetAttributes()), s.GetDroppedAttributesCount())
 		}
@@ -124,7 +130,7 @@ func FuzzEncode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, text string, most int) {
 		s := published(t)
 		s.Name, s.Work, s.Result.Asked = name, &trace.Work{PodUID: text + "x", Class: name}, []string{name, text}
-		got := decode(t, appendSpan(nil, s, sdk.SpanLimits{AttributeCountLimit: -1, AttributeValueLengthLimit: most}))
+		got := decode(t, encoded(s, sdk.SpanLimits{AttributeCountLimit: -1, AttributeValueLengthLimit: most}))
 		short := got.GetAttributes()[0].GetValue().GetStringValue()
 		if utf8.ValidString(text) && !strings.HasPrefix(text+"x", short) || most >= 0 && utf8.RuneCountInString(short) > most {
 			t.Errorf("%d characters of %q are %q", most, text, short)

@@ -49,7 +49,7 @@ func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Confi
 		scope:  appendText(appendText(nil, scopeName, scope), scopeVersion, c.Version),
 	}
 	for _, a := range about.Attributes() {
-		q.resource = appendAttribute(q.resource, resourceAttributes, a, -1)
+		q.resource = appendAttribute(q.resource, resourceAttributes, string(a.Key), func(b []byte) []byte { return appendText(b, valueString, a.Value.String()) })
 	}
 	return q
 }
@@ -117,10 +117,11 @@ func (q *queue) message(spans []*trace.Ended) *tracepb.ResourceSpans {
 	text := appendBytes(q.text[:0], resourceSpansResource, q.resource)
 	text, begin := open(text, resourceSpansScope)
 	text = appendBytes(text, scopeSpansScope, q.scope)
+	e := encoder{text: text, limits: q.limits}
 	for _, s := range spans {
-		text = appendSpan(text, s, q.limits)
+		e.span(s)
 	}
-	text = appendText(finish(text, begin), resourceSpansSchema, q.schema)
+	text = appendText(finish(e.text, begin), resourceSpansSchema, q.schema)
 	q.text = text
 	var m tracepb.ResourceSpans
 	m.ProtoReflect().SetUnknown(text)
