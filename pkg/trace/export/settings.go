@@ -16,10 +16,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// defaultBatch is a quarter of OpenTelemetry's: some 40 KiB, which a request takes
-// three times in memory while it is sent.
-const defaultBatch = sdk.DefaultMaxExportBatchSize / 4
-
 // bsp begins the names of the batch processor's variables.
 const bsp = "OTEL_BSP_"
 
@@ -38,7 +34,7 @@ type settings struct {
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
 	ignore := func(name, value string) { c.Logger.Warn(ignored, logkey.Setting, name, logkey.Value, value) }
-	s := settings{most: sdk.DefaultMaxQueueSize, batch: defaultBatch, limits: sdk.NewSpanLimits()}
+	s := settings{most: sdk.DefaultMaxQueueSize, batch: sdk.DefaultMaxExportBatchSize, limits: sdk.NewSpanLimits()}
 	delay, timeout := sdk.DefaultScheduleDelay, sdk.DefaultExportTimeout // ms
 	switch off := get("OTEL_SDK_DISABLED"); off {
 	case "", "false":
