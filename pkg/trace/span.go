@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,13 @@ type Ended struct {
 	Reason   fault.Reason
 }
 
+// fail records the reason of a failure; nil for none.
+func (s *Ended) fail(err error) {
+	if err != nil {
+		s.Failed, s.Reason = true, fault.Of(err)
+	}
+}
+
 // span is a span that has not ended.
 type span struct {
 	tracer *Tracer
@@ -38,6 +46,30 @@ type span struct {
 	mu    sync.Mutex
 	ended bool
 	Ended
+}
+
+// inSpan is the context of the work that a span is of. It is one object with the span, as
+// there are a dozen of them in each publish.
+type inSpan struct {
+	context.Context //nolint:containedctx // it is the one that it extends
+
+	span span
+}
+
+// Value implements context.Context.
+func (c *inSpan) Value(key any) any {
+	if key == (spanKey{}) {
+		return &c.span
+	}
+	return c.Context.Value(key)
+}
+
+// spanKey is the context key of the span that other spans begin below.
+type spanKey struct{}
+
+func spanOf(ctx context.Context) *span {
+	s, _ := ctx.Value(spanKey{}).(*span)
+	return s
 }
 
 // Span is the span of one piece of work, one of its steps or one request. The zero
@@ -62,10 +94,10 @@ func (s Span) change(by func(*span)) {
 		return
 	}
 	s.s.mu.Lock()
-	defer s.s.mu.Unlock()
 	if !s.s.ended {
 		by(s.s)
 	}
+	s.s.mu.Unlock()
 }
 
 // Result records the result of the work.
@@ -91,10 +123,8 @@ func (s Span) Exchange(x Exchange) {
 func (s Span) End(err error) {
 	s.change(func(s *span) {
 		s.ended = true
-		if err != nil {
-			s.Failed, s.Reason = true, fault.Of(err)
-		}
+		s.fail(err)
 		s.End = s.Start.Add(time.Since(s.Start))
-		s.tracer.ended(&s.Ended)
+		s.tracer.ended(s.Ended)
 	})
 }

@@ -7,7 +7,7 @@
 // the text is in the log.
 //
 // Without a Tracer this package does nothing, and allocates nothing. With one, a span
-// costs three allocations: itself, its context, and what there is to say of it. The
+// costs two allocations: itself, and what there is to say of it. The
 // spans of OpenTelemetry's SDK, which may have events and links and are kept until they
 // are sent, took a third of all that it costs to show what the driver does.
 package trace
@@ -38,24 +38,16 @@ type Tracer struct {
 	callers propagation.TextMapPropagator
 	// context and baggage say what a store is told of.
 	context, baggage bool
-	ended            func(*Ended)
+	ended            func(Ended)
 }
 
 // New makes a Tracer. The sampler decides which pieces of work are recorded. The
 // propagator reads the spans of callers, and decides what stores are told of: the
 // trace, baggage, or both. ended receives every sampled span when it ends. It must not
-// block, and may keep the span, which no longer changes.
-func New(s Sampler, by propagation.TextMapPropagator, ended func(*Ended)) *Tracer {
+// block.
+func New(s Sampler, by propagation.TextMapPropagator, ended func(Ended)) *Tracer {
 	has := func(field string) bool { return slices.Contains(by.Fields(), field) }
 	return &Tracer{s, by, has("traceparent"), has("baggage"), ended}
-}
-
-// spanKey is the context key of the span that other spans begin below.
-type spanKey struct{}
-
-func spanOf(ctx context.Context) *span {
-	s, _ := ctx.Value(spanKey{}).(*span)
-	return s
 }
 
 // Begin starts the span of a piece of work, below the span that the caller of the
@@ -67,8 +59,8 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	}
 	ctx = t.callers.Extract(ctx, incoming{ctx})
 	caller := trace.SpanContextFromContext(ctx)
-	s := &span{tracer: t, Ended: Ended{Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}
-	id := newTraceID()
+	in := &inSpan{Context: ctx, span: span{tracer: t, Ended: Ended{Name: name, Kind: trace.SpanKindInternal, Start: time.Now()}}}
+	s, id := &in.span, newTraceID()
 	if caller.IsValid() {
 		id, s.Parent, s.Remote = caller.TraceID(), caller.SpanID(), caller.IsRemote()
 	}
@@ -83,13 +75,26 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 		kept := w // only then it is allocated
 		s.Work = &kept
 	}
-	return context.WithValue(ctx, spanKey{}, s), Span{s}
+	return in, Span{s}
 }
 
-// Step starts the span of a part of the work that has this context. The caller must
-// end it.
+// Step starts the span of a part of the work that has this context, where requests are
+// parts of that one. The caller must end it.
 func Step(ctx context.Context, name string) (context.Context, Span) {
 	return child(ctx, name, trace.SpanKindInternal)
+}
+
+// Record adds the span of a part that has ended and has no parts of its own. It allocates
+// nothing.
+func Record(ctx context.Context, name string, start, end time.Time, err error) {
+	parent := spanOf(ctx)
+	if parent == nil || !parent.Context.IsSampled() {
+		return
+	}
+	s := parent.part(name, trace.SpanKindInternal)
+	s.Start, s.End = start, end
+	s.fail(err)
+	parent.tracer.ended(s)
 }
 
 // Request starts the span of one request to a store or a plugin. The caller must
@@ -103,8 +108,14 @@ func child(ctx context.Context, name string, kind trace.SpanKind) (context.Conte
 	if parent == nil || !parent.Context.IsSampled() {
 		return ctx, Span{}
 	}
-	s := &span{tracer: parent.tracer, baggage: parent.baggage, Ended: Ended{Context: parent.Context.WithSpanID(newID()), Parent: parent.Context.SpanID(), Name: name, Kind: kind, Start: time.Now()}}
-	return context.WithValue(ctx, spanKey{}, s), Span{s}
+	in := &inSpan{Context: ctx, span: span{tracer: parent.tracer, baggage: parent.baggage, Ended: parent.part(name, kind)}}
+	in.span.Start = time.Now()
+	return in, Span{&in.span}
+}
+
+// part returns a span below s, without its times.
+func (s *span) part(name string, kind trace.SpanKind) Ended {
+	return Ended{Context: s.Context.WithSpanID(newID()), Parent: s.Context.SpanID(), Name: name, Kind: kind}
 }
 
 func newTraceID() (id trace.TraceID) {

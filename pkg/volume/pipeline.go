@@ -68,14 +68,19 @@ type result struct {
 	where schedule.Where
 }
 
-// step runs one step, and records its time and its span.
-func (r *result) step(ctx context.Context, s Step, do func(context.Context) error) error {
-	ctx, span := trace.Step(ctx, string(s))
+// step runs one step without requests to the store, and records its time and its span.
+func (r *result) step(ctx context.Context, s Step, do func() error) error {
 	began := time.Now()
-	err := do(ctx)
-	r.steps = append(r.steps, StepTime{s, time.Since(began)})
-	span.End(err)
+	err := do()
+	trace.Record(ctx, string(s), began, began.Add(r.timed(s, began)), err)
 	return err
+}
+
+// timed records the time of a step that has ended, and returns it.
+func (r *result) timed(s Step, began time.Time) time.Duration {
+	took := time.Since(began)
+	r.steps = append(r.steps, StepTime{s, took})
+	return took
 }
 
 // newPublish returns the run of a publish; found is what is at the target. before is
@@ -135,7 +140,7 @@ func (r *run) do(ctx context.Context) (err error) {
 
 	// 1. Find the class, and run by it.
 	var now *class.Class
-	err = r.step(ctx, StepClass, func(ctx context.Context) (err error) {
+	err = r.step(ctx, StepClass, func() (err error) {
 		now, err = r.findClass(ctx)
 		return err
 	})
@@ -208,13 +213,11 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 		defer r.watchSlow(source)()
 	}
 	// 4. Ask the store.
+	storing, span := trace.Step(ctx, string(StepStore))
 	asked := time.Now()
-	var payload *provider.Payload
-	var asOf time.Time
-	err = r.step(ctx, StepStore, func(ctx context.Context) (err error) {
-		payload, asOf, err = r.fetch(ctx, c, source, ready)
-		return err
-	})
+	payload, asOf, err := r.fetch(storing, c, source, ready)
+	r.timed(StepStore, asked)
+	span.End(err)
 	r.where = r.m.whereOf(r.rec)
 	if err != nil {
 		return err
@@ -226,10 +229,10 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 		return err
 	}
 	r.warnings = append(r.warnings, all.Warnings...) // each is reported once
-	if err := r.step(ctx, StepMount, func(context.Context) error { return ready() }); err != nil {
+	if err := r.step(ctx, StepMount, ready); err != nil {
 		return err
 	}
-	if err := r.step(ctx, StepWrite, func(context.Context) error { return r.write(files) }); err != nil {
+	if err := r.step(ctx, StepWrite, func() error { return r.write(files) }); err != nil {
 		return err
 	}
 	// 6. Record what the volume has now.
@@ -238,7 +241,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	r.setWritten(c, payload, asOf)
 	// 7. Write Kubernetes Secrets and the like, before kubelet gets its answer.
 	if r.m.Follower != nil && !r.m.Follower.Idle() && !r.lastClass {
-		_ = r.step(ctx, StepFollow, func(ctx context.Context) error { return r.follow(ctx, former, all, asked) })
+		_ = r.step(ctx, StepFollow, func() error { return r.follow(ctx, former, all, asked) })
 	}
 	return payload.Partial
 }

@@ -108,7 +108,7 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 	// 4. Save the record and go live, or undo the publish.
 	if err == nil {
 		w.rec.PublishedAt = w.rec.RefreshedAt
-		err = w.step(work, StepRecord, func(context.Context) error { return v.m.saveFirst(w.rec, found) })
+		err = w.step(work, StepRecord, func() error { return v.m.saveFirst(w.rec, found) })
 	}
 	if err == nil {
 		v.record.Store(w.rec)
@@ -225,7 +225,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 		rec.Failures, rec.LastFailure, rec.LastReason, rec.FailedAt = 0, "", "", time.Time{}
 	}
 	v.record.Store(rec)
-	_ = w.step(work, StepRecord, func(context.Context) error { return v.m.save(rec) })
+	_ = w.step(work, StepRecord, func() error { return v.m.save(rec) })
 	v.schedule(w.where)
 	v.m.waiters.add(v.id, err, returns)
 

@@ -16,5 +16,5 @@ func New(ended *[]trace.Ended, sampled bool) *trace.Tracer {
 	sample := func(context.Context, oteltrace.TraceID, string) (bool, oteltrace.TraceState) {
 		return sampled, oteltrace.TraceState{}
 	}
-	return trace.New(sample, propagation.TraceContext{}, func(s *trace.Ended) { *ended = append(*ended, *s) })
+	return trace.New(sample, propagation.TraceContext{}, func(s trace.Ended) { *ended = append(*ended, s) })
 }

@@ -27,6 +27,9 @@ const scope = "github.com/mayfly-csi/mayfly"
 // shutdownTime bounds the time for sending the last spans.
 const shutdownTime = 2 * time.Second
 
+// answerBytes is the size of the buffer that answers are read with. They have some bytes.
+const answerBytes = 2 << 10
+
 // Config has the settings of an Exporter. All fields are required.
 type Config struct {
 	// Version is the driver's; Node is the name of its node.
@@ -75,7 +78,8 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
-	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec())), grpc.WithChainUnaryInterceptor(noteRejection)))
+	to := otlptracegrpc.NewClient(otlptracegrpc.WithDialOption(grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec())),
+		grpc.WithReadBufferSize(answerBytes), grpc.WithChainUnaryInterceptor(noteRejection)))
 	if err := to.Start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}

@@ -33,12 +33,13 @@ type queue struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	waiting []*trace.Ended
+	waiting []trace.Ended
 	sending int           // spans of the batch on its way
 	full    chan struct{} // has an element once a batch waits
 
 	// Only run uses these.
-	text    []byte // of the batch on its way
+	batched []trace.Ended // the batch on its way
+	text    []byte        // of it
 	failing bool
 }
 
@@ -56,7 +57,7 @@ func newQueue(to otlptrace.Client, about *resource.Resource, s settings, c Confi
 
 // add is for trace.New. run encodes the span, a batch at a time: at the end of each
 // span that took several times as long, as little of it was in the processor's caches.
-func (q *queue) add(s *trace.Ended) {
+func (q *queue) add(s trace.Ended) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting)+q.sending == q.most {
@@ -98,7 +99,7 @@ func (q *queue) run(ctx context.Context) {
 }
 
 // take takes the next batch if so many spans wait.
-func (q *queue) take(least int) []*trace.Ended {
+func (q *queue) take(least int) []trace.Ended {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sending = 0
@@ -106,21 +107,22 @@ func (q *queue) take(least int) []*trace.Ended {
 		return nil
 	}
 	q.sending = min(len(q.waiting), q.batch)
-	spans := slices.Clone(q.waiting[:q.sending])
+	q.batched = append(q.batched[:0], q.waiting[:q.sending]...)
 	q.waiting = slices.Delete(q.waiting, 0, q.sending)
-	return spans
+	return q.batched
 }
 
 // message returns a message with spans. The client encodes fields that its type does
 // not know as they are.
-func (q *queue) message(spans []*trace.Ended) *tracepb.ResourceSpans {
+func (q *queue) message(spans []trace.Ended) *tracepb.ResourceSpans {
 	text := appendBytes(q.text[:0], resourceSpansResource, q.resource)
 	text, begin := open(text, resourceSpansScope)
 	text = appendBytes(text, scopeSpansScope, q.scope)
 	e := encoder{text: text, limits: q.limits}
-	for _, s := range spans {
-		e.span(s)
+	for i := range spans {
+		e.span(&spans[i])
 	}
+	clear(spans) // what they were of is kept no longer
 	text = appendText(finish(e.text, begin), resourceSpansSchema, q.schema)
 	q.text = text
 	var m tracepb.ResourceSpans
