@@ -97,7 +97,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed.", failing),
 		buildInfo(version),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		collectors.NewGoCollector(), newProcess())
 	return m
 }
 
