@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -112,22 +113,18 @@ func joined(parts [][]byte) (out []byte) {
 // Digest returns a hash of a list of versions, which does not depend on their order. The
 // length before each string makes the input unambiguous.
 func Digest(versions []Version) string {
-	sorted := slices.Clone(versions)
-	slices.SortFunc(sorted, func(a, b Version) int {
-		if c := strings.Compare(a.ID, b.ID); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Version, b.Version)
-	})
-	h := sha256.New()
-	var text []byte
+	order := func(a, b Version) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Version, b.Version))
+	}
+	sorted := append(make([]Version, 0, 8), versions...) // on the stack, for most
+	slices.SortFunc(sorted, order)
+	text := make([]byte, 0, 512)
 	for _, v := range sorted {
-		text = text[:0]
-		for _, s := range []string{v.ID, v.Version} {
+		for _, s := range [...]string{v.ID, v.Version} {
 			text = append(strconv.AppendInt(text, int64(len(s)), 10), ' ')
 			text = append(append(text, s...), ' ')
 		}
-		h.Write(text)
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(text)
+	return string(hex.AppendEncode(append(make([]byte, 0, 128), "sha256:"...), sum[:]))
 }
