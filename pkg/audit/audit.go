@@ -74,14 +74,17 @@ const (
 
 // Log implements volume.Observer.
 type Log struct {
-	c     Config
-	out   *sink.Writer
-	queue chan *line
+	c   Config
+	out *sink.Writer
+	// ready has an element some time after the queue got its first line.
+	ready chan struct{}
+	spare sync.Pool // of lines
 	// unwritten counts the lines in the queue and those on their way to the file.
 	unwritten atomic.Int64
 
-	mu   sync.Mutex
-	lost int // lines that were lost since the last one found room
+	mu    sync.Mutex
+	queue []*line
+	lost  int // lines that were lost since the last one found room
 	// summaries has, by volume, the refreshes without a line of their own.
 	summaries map[string]*line
 	budgets   map[string]*rate.Limiter // by namespace
@@ -99,40 +102,74 @@ func New(c Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Log{c: c, out: out, queue: make(chan *line, waiting), summaries: map[string]*line{}, budgets: map[string]*rate.Limiter{}}, nil
+	return &Log{c: c, out: out, ready: make(chan struct{}, 1), summaries: map[string]*line{}, budgets: map[string]*rate.Limiter{}}, nil
 }
 
 // Observe implements volume.Observer.
 func (l *Log) Observe(o volume.Outcome) {
-	if !l.wanted(o) {
+	if !l.wanted(&o) {
 		return
 	}
-	x := newLine(l.c.Node, time.Now())
-	x.fill(o)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	x := l.begin(time.Now())
+	x.fill(&o)
+	var accesses []*line
 	if l.c.Level == All {
-		for _, a := range o.Accesses {
-			l.admitAccess(newAccess(l.c.Node, o, a))
+		accesses = make([]*line, len(o.Accesses))
+		for i, a := range o.Accesses {
+			accesses[i] = l.begin(a.At)
+			accesses[i].fillAccess(&o, a)
 		}
 	}
-	l.admit(x, o)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, access := range accesses {
+		l.admitAccess(access)
+	}
+	l.admit(x, &o)
+}
+
+// begin returns a line about lost lines.
+func (l *Log) begin(at time.Time) *line {
+	x, ok := l.spare.Get().(*line)
+	if !ok {
+		x = &line{}
+	}
+	x.begin(l.c.Node, at)
+	return x
+}
+
+// end takes back a line that nobody has any more.
+func (l *Log) end(x *line) {
+	x.empty()
+	l.spare.Put(x)
 }
 
 // enqueue adds a line to the queue. The caller holds the mutex.
 func (l *Log) enqueue(x *line) {
-	x.Lost += l.lost
-	select {
-	case l.queue <- x:
-		l.unwritten.Add(1)
-		l.lost = 0
-	default:
+	if len(l.queue) == waiting {
 		l.lost++
 		l.c.Meter.AuditLost()
+		l.end(x)
+		return
+	}
+	if len(l.queue) == 0 {
+		time.AfterFunc(gatherTime, l.wake)
+	}
+	x.Lost += l.lost
+	l.lost = 0
+	l.queue = append(l.queue, x)
+	l.unwritten.Add(1)
+}
+
+// wake makes the goroutine that writes look at the queue.
+func (l *Log) wake() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
 	}
 }
 
-func (l *Log) wanted(o volume.Outcome) bool {
+func (l *Log) wanted(o *volume.Outcome) bool {
 	switch {
 	case o.Kind == volume.Waiting:
 		return false // its outcome follows

@@ -177,7 +177,7 @@ func TestLogins(t *testing.T) {
 		if level == Changes {
 			continue
 		}
-		if l := lines[0]; l.Outcome != "success" || *l.Store != (store{Address: "https://vault", Namespace: "team", Mount: "kubernetes", Role: "web"}) || l.Time != "2026-03-01T09:30:00.000Z" ||
+		if l := lines[0]; l.Outcome != "success" || l.Store != (store{Address: "https://vault", Namespace: "team", Mount: "kubernetes", Role: "web"}) || l.Time != "2026-03-01T09:30:00.000Z" ||
 			l.CorrelationIDs[0] != "id-1" || l.DurationMS != 3 || l.Pod.Name != "web-0" || l.Tokens[0].Audience != "vault" || l.Provider != "vault" {
 			t.Errorf("the login's line is %+v", l)
 		}
@@ -285,7 +285,7 @@ func TestStopTellsOfLostLines(t *testing.T) {
 		}
 		x.run(t)()
 		lines := x.out.lines(t)
-		if last := lines[len(lines)-1]; last.Event != lost || last.Lost != 7 || last.Pod != nil || last.Outcome != "" {
+		if last := lines[len(lines)-1]; last.Event != lost || last.Lost != 7 || last.Pod != (pod{}) || last.Outcome != "" {
 			t.Errorf("the last line is %+v", last)
 		}
 	})

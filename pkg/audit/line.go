@@ -22,35 +22,35 @@ const lost = "lost"
 // line is the format of a line; docs/audit.md explains every field. No field can
 // contain the contents of an object or a token.
 type line struct {
-	APIVersion     string    `json:"apiVersion"`
-	Time           string    `json:"time"`
-	Event          string    `json:"event"`
-	Outcome        string    `json:"outcome,omitempty"`
-	Reason         string    `json:"reason,omitempty"`
-	Error          string    `json:"error,omitempty"`
-	Node           string    `json:"node"`
-	Pod            *pod      `json:"pod,omitempty"`
-	ServiceAccount *account  `json:"serviceAccount,omitempty"`
-	Class          *classRef `json:"class,omitempty"`
-	Provider       string    `json:"provider,omitempty"`
-	Store          *store    `json:"store,omitempty"`
-	AnsweredBy     string    `json:"answeredBy,omitempty"`
-	Volume         string    `json:"volume,omitempty"`
-	Objects        []object  `json:"objects,omitempty"`
-	ObjectsOmitted int       `json:"objectsOmitted,omitempty"`
-	ObjectsDigest  string    `json:"objectsDigest,omitempty"`
-	Changed        bool      `json:"changed,omitempty"`
-	Emptied        bool      `json:"emptied,omitempty"`
-	LastGood       *lastGood `json:"lastGood,omitempty"`
-	Failures       int       `json:"failures,omitempty"`
-	RetryAt        string    `json:"retryAt,omitempty"`
-	RecordSetAside string    `json:"recordSetAside,omitempty"`
-	CorrelationIDs []string  `json:"correlationIDs,omitempty"`
-	IDsOmitted     int       `json:"correlationIDsOmitted,omitempty"`
-	Summary        *summary  `json:"summary,omitempty"`
-	Tokens         []token   `json:"tokens,omitempty"`
-	DurationMS     float64   `json:"durationMS,omitempty"`
-	Lost           int       `json:"lost,omitempty"`
+	APIVersion     string   `json:"apiVersion"`
+	Time           string   `json:"time"`
+	Event          string   `json:"event"`
+	Outcome        string   `json:"outcome,omitempty"`
+	Reason         string   `json:"reason,omitempty"`
+	Error          string   `json:"error,omitempty"`
+	Node           string   `json:"node"`
+	Pod            pod      `json:"pod,omitzero"`
+	ServiceAccount account  `json:"serviceAccount,omitzero"`
+	Class          classRef `json:"class,omitzero"`
+	Provider       string   `json:"provider,omitempty"`
+	Store          store    `json:"store,omitzero"`
+	AnsweredBy     string   `json:"answeredBy,omitempty"`
+	Volume         string   `json:"volume,omitempty"`
+	Objects        []object `json:"objects,omitempty"`
+	ObjectsOmitted int      `json:"objectsOmitted,omitempty"`
+	ObjectsDigest  string   `json:"objectsDigest,omitempty"`
+	Changed        bool     `json:"changed,omitempty"`
+	Emptied        bool     `json:"emptied,omitempty"`
+	LastGood       lastGood `json:"lastGood,omitzero"`
+	Failures       int      `json:"failures,omitempty"`
+	RetryAt        string   `json:"retryAt,omitempty"`
+	RecordSetAside string   `json:"recordSetAside,omitempty"`
+	CorrelationIDs []string `json:"correlationIDs,omitempty"`
+	IDsOmitted     int      `json:"correlationIDsOmitted,omitempty"`
+	Summary        *summary `json:"summary,omitempty"`
+	Tokens         []token  `json:"tokens,omitempty"`
+	DurationMS     float64  `json:"durationMS,omitempty"`
+	Lost           int      `json:"lost,omitempty"`
 	// Chain is added to the encoded line when that is written.
 	Chain *chain.Link `json:"chain,omitempty"`
 
@@ -107,9 +107,23 @@ type token struct {
 	JTI      string `json:"jti"`
 }
 
-// newLine returns a line about lost lines; fill adds an outcome to it.
-func newLine(node string, at time.Time) *line {
-	return &line{APIVersion: apiVersion, Time: chain.Time(at), Event: lost, Node: node, at: at}
+// begin makes an empty line one about lost lines; fill adds an outcome to it.
+func (l *line) begin(node string, at time.Time) {
+	l.APIVersion, l.Time, l.Event, l.Node, l.at = apiVersion, chain.Time(at), lost, node, at
+}
+
+// empty removes everything, and keeps the memory of short lists.
+func (l *line) empty() {
+	*l = line{Objects: emptied(l.Objects), CorrelationIDs: emptied(l.CorrelationIDs), Tokens: emptied(l.Tokens)}
+}
+
+func emptied[T any](list []T) []T {
+	const short = 16
+	if cap(list) > short {
+		return nil
+	}
+	clear(list[:cap(list)])
+	return list[:0]
 }
 
 // size returns about how many bytes the line takes. It is known before the line is
@@ -136,15 +150,15 @@ func (l *line) encode(to *bytes.Buffer) {
 	_ = enc.Encode(l)        // strings and numbers always encode
 }
 
-func (l *line) fill(o volume.Outcome) {
+func (l *line) fill(o *volume.Outcome) {
 	l.Event = string(o.Kind)
 	if o.Kind == volume.ReleaseFailed {
 		l.Event, l.RetryAt = string(volume.Released), chain.Time(o.NextAt)
 	}
 	l.result(o.Err)
 	if o.ID != "" { // else it is a record of an unknown volume
-		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
-		l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
+		l.Pod = pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
+		l.Class = classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
 		l.DurationMS = float64(o.Took.Microseconds()) / 1000
 		l.identify(o)
 	}
@@ -153,7 +167,7 @@ func (l *line) fill(o volume.Outcome) {
 	l.addIDs(o.Asked)
 	l.list(o.Versions)
 	if !o.AsOf.IsZero() {
-		l.LastGood = &lastGood{chain.Time(o.AsOf), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
+		l.LastGood = lastGood{chain.Time(o.AsOf), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
 	}
 }
 
@@ -165,26 +179,24 @@ func (l *line) result(err error) {
 	}
 }
 
-// newAccess returns the line of a login or renewal of an outcome.
-func newAccess(node string, o volume.Outcome, a provider.Access) *line {
-	l := newLine(node, a.At)
+// fillAccess adds a login or renewal of an outcome.
+func (l *line) fillAccess(o *volume.Outcome, a provider.Access) {
 	l.Event = a.Operation
 	l.result(a.Err)
-	l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
-	l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
+	l.Pod = pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
+	l.Class = classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
 	l.identify(o)
 	l.Provider, l.Volume, l.DurationMS = o.Provider, o.ID, float64(a.Took.Microseconds())/1000
-	l.Store = &store{a.Address, a.Namespace, a.Mount, a.Role, a.Lease}
+	l.Store = store{a.Address, a.Namespace, a.Mount, a.Role, a.Lease}
 	if a.Asked != "" {
 		l.addIDs([]string{a.Asked})
 	}
-	return l
 }
 
 // identify adds the service account, and its tokens by the ids that Kubernetes' own
 // audit log has.
-func (l *line) identify(o volume.Outcome) {
-	l.ServiceAccount = &account{Name: o.Pod.ServiceAccount}
+func (l *line) identify(o *volume.Outcome) {
+	l.ServiceAccount.Name = o.Pod.ServiceAccount
 	for _, claims := range o.Tokens {
 		if claims.ServiceAccountUID != "" {
 			l.ServiceAccount.UID = claims.ServiceAccountUID
@@ -220,7 +232,7 @@ func (l *line) list(versions []provider.Version) {
 // shorten removes the objects and keeps their digest.
 func (l *line) shorten(versions []provider.Version) {
 	if len(versions) > 0 {
-		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = nil, len(versions), provider.Digest(versions)
+		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = l.Objects[:0], len(versions), provider.Digest(versions)
 	}
 }
 

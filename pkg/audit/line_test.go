@@ -55,8 +55,9 @@ func examples() []*line {
 }
 
 func lineOf(at time.Time, o volume.Outcome) *line {
-	l := newLine("node-1", at)
-	l.fill(o)
+	l := &line{}
+	l.begin("node-1", at)
+	l.fill(&o)
 	return l
 }
 
@@ -247,13 +248,13 @@ func TestEveryKind(t *testing.T) {
 			return l.Event == "release" && l.Outcome == "failure" && l.Reason == "Unavailable" && l.Error == "sealed"
 		}},
 		{"a record that was set aside", volume.Outcome{Kind: volume.SetAside, SetAside: "/x.corrupt", Err: fault.New(fault.State, "bad")}, func(l line) bool {
-			return l.RecordSetAside == "/x.corrupt" && l.Pod == nil && l.Class == nil && l.ServiceAccount == nil && l.Reason == "State"
+			return l.RecordSetAside == "/x.corrupt" && l.Pod == (pod{}) && l.Class == (classRef{}) && l.ServiceAccount == (account{}) && l.Reason == "State"
 		}},
 		{"a token that is not of Kubernetes' making", func() volume.Outcome {
 			o := web(volume.Published, nil)
 			o.Tokens = []identity.AudienceClaims{{Audience: "vault"}}
 			return o
-		}(), func(l line) bool { return l.Tokens == nil && *l.ServiceAccount == account{Name: "web"} }},
+		}(), func(l line) bool { return l.Tokens == nil && l.ServiceAccount == (account{Name: "web"}) }},
 		{"words of two lines, and of markup", web(volume.Published, fault.New(fault.Rejected, "a\nb <c> \xff")), func(l line) bool {
 			return l.Error == "a\nb <c> \ufffd"
 		}},

@@ -22,7 +22,7 @@ const (
 // adds a refresh to a summary. Every refresh is counted. Everything else always has
 // a line of its own; above the budget it has no list of objects. The caller holds
 // the mutex.
-func (l *Log) admit(x *line, o volume.Outcome) {
+func (l *Log) admit(x *line, o *volume.Outcome) {
 	sum := l.summaries[o.ID]
 	if o.Kind == volume.Refreshed && sum != nil && x.at.Sub(sum.at) < summaryTime {
 		l.sumUp(sum, x, o)
@@ -40,7 +40,7 @@ func (l *Log) admit(x *line, o volume.Outcome) {
 		l.enqueue(x)
 		return
 	}
-	sum = newLine(l.c.Node, x.at)
+	sum = l.begin(x.at)
 	sum.Summary = &summary{Since: x.Time}
 	l.sumUp(sum, x, o)
 }
@@ -50,7 +50,9 @@ func (l *Log) admit(x *line, o volume.Outcome) {
 func (l *Log) admitAccess(x *line) {
 	if l.afford(x, x.Pod.Namespace) {
 		l.enqueue(x)
+		return
 	}
+	l.end(x)
 }
 
 // afford subtracts the line's bytes from the budget of its namespace, if that is
@@ -67,7 +69,7 @@ func (l *Log) afford(x *line, namespace string) bool {
 // sumUp adds a refresh to the summary, which has the last refresh, the number of
 // refreshes, the versions of the class, and the ids of the requests in the store's
 // audit log.
-func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
+func (l *Log) sumUp(sum, x *line, o *volume.Outcome) {
 	x.shorten(o.Versions)
 	ids, omitted, begun := sum.CorrelationIDs, sum.IDsOmitted, sum.at
 	s, emptied := sum.Summary, sum.Emptied

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -25,8 +26,8 @@ func (l *Log) write(ctx context.Context) {
 		select {
 		case <-tick.C:
 			l.endSummaries(time.Now().Add(-summaryTime))
-		case x := <-l.queue:
-			w.put(ctx, w.gather(ctx, x))
+		case <-l.ready:
+			w.putAll(ctx)
 		case <-ctx.Done():
 			w.drain(ctx)
 			return
@@ -37,26 +38,27 @@ func (l *Log) write(ctx context.Context) {
 // gatherTime is how long a line waits for others, so that starting pods do not cost a
 // write for each line; gatherBytes is how many bytes of lines are written at once.
 const (
-	gatherTime  = 50 * time.Millisecond
+	gatherTime  = 250 * time.Millisecond
 	gatherBytes = 64 << 10
 )
 
-// gather returns a line of the queue together with those that follow it soon.
-func (w *writer) gather(ctx context.Context, first *line) []*line {
-	select {
-	case <-time.After(gatherTime):
-	case <-ctx.Done():
+// putAll writes the lines in the queue.
+func (w *writer) putAll(ctx context.Context) {
+	for lines := w.take(); len(lines) > 0; lines = w.take() {
+		w.put(ctx, lines)
 	}
-	lines := []*line{first}
-	for size := first.size(); size < gatherBytes; {
-		select {
-		case x := <-w.queue:
-			lines = append(lines, x)
-			size += x.size()
-		default:
-			return lines
-		}
+}
+
+// take returns the first lines of the queue.
+func (l *Log) take() []*line {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for size := 0; n < len(l.queue) && size < gatherBytes; n++ {
+		size += l.queue[n].size()
 	}
+	lines := slices.Clone(l.queue[:n])
+	l.queue = slices.Delete(l.queue, 0, n)
 	return lines
 }
 
@@ -64,21 +66,12 @@ func (w *writer) gather(ctx context.Context, first *line) []*line {
 // since the last line.
 func (w *writer) drain(ctx context.Context) {
 	w.endSummaries(time.Now())
-	for {
-		select {
-		case x := <-w.queue:
-			w.put(ctx, w.gather(ctx, x))
-			continue
-		default:
-		}
-		break
-	}
+	w.putAll(ctx)
+	x := w.begin(time.Now())
 	w.mu.Lock()
-	lost := w.lost
+	x.Lost = w.lost
 	w.mu.Unlock()
-	if lost+w.dropped > 0 {
-		x := newLine(w.c.Node, time.Now())
-		x.Lost = lost
+	if x.Lost+w.dropped > 0 {
 		w.unwritten.Add(1)
 		w.put(ctx, []*line{x})
 	}
@@ -90,6 +83,7 @@ func (w *writer) put(ctx context.Context, lines []*line) {
 	lines[0].Lost += w.dropped
 	w.dropped = 0
 	texts := w.encode(lines)
+	defer w.endAll(lines)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		n, err := w.out.Write(texts...)
 		for range n {
@@ -113,6 +107,12 @@ func (w *writer) put(ctx context.Context, lines []*line) {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
+	}
+}
+
+func (w *writer) endAll(lines []*line) {
+	for _, x := range lines {
+		w.end(x)
 	}
 }
 

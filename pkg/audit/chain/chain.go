@@ -95,7 +95,7 @@ func (h Head) Add(text, line []byte) ([]byte, Head) {
 
 func hash(line []byte) string {
 	sum := sha256.Sum256(line)
-	return hex.EncodeToString(sum[:])
+	return string(hex.AppendEncode(make([]byte, 0, 2*sha256.Size), sum[:]))
 }
 
 // Encode returns the head as text of a fixed length, so that a later head

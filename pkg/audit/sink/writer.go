@@ -26,6 +26,7 @@ type Writer struct {
 	head   chain.Head
 	warned bool
 	text   []byte // of the last lines, with their links
+	ends   []int  // where each of them ends in text
 }
 
 // OpenChain opens the file, or uses stdout for the path "-". With the first line,
@@ -69,25 +70,31 @@ func (w *Writer) Write(lines ...[]byte) (int, error) {
 			return 0, err
 		}
 	}
-	w.text = w.text[:0]
-	heads, ends := []chain.Head{w.head}, []int{}
-	for i, line := range lines {
-		var next chain.Head
-		w.text, next = heads[i].Add(w.text, line)
-		heads, ends = append(heads, next), append(ends, len(w.text))
-	}
-	last := heads[len(lines)]
+	all := w.add(lines)
+	last := all
 	last.Before, last.BeforeSeq = w.head.Hash, w.head.Seq
 	w.save(last) // before the write: what a kill then leaves out shows as a gap
 	bytes, err := w.out.Write(w.text)
 	// A line whose end is missing is written: the end comes with the next line.
-	n := sort.Search(len(ends), func(i int) bool { return ends[i]-1 > bytes })
-	w.head = heads[n]
+	n := sort.Search(len(w.ends), func(i int) bool { return w.ends[i]-1 > bytes })
 	if n == len(lines) {
+		w.head = all
 		return n, nil
 	}
+	w.head = w.add(lines[:n])
 	w.save(w.head)
 	return n, err
+}
+
+// add makes the text of lines, with their links, and returns the head after them.
+func (w *Writer) add(lines [][]byte) chain.Head {
+	h := w.head
+	w.text, w.ends = w.text[:0], w.ends[:0]
+	for _, line := range lines {
+		w.text, h = h.Add(w.text, line)
+		w.ends = append(w.ends, len(w.text))
+	}
+	return h
 }
 
 func (w *Writer) save(h chain.Head) {
