@@ -233,6 +233,26 @@ func TestNeverBlocksAndIsBounded(t *testing.T) {
 	})
 }
 
+// More lines than fit in one write do not wait for each other, so that a burst loses none.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		stop := x.run(t)
+		for burst := range 3 {
+			for range waiting {
+				x.Observe(web(volume.Published, nil))
+			}
+			time.Sleep(gatherTime)
+			synctest.Wait()
+			testkit.Equal(t, "lines", len(x.out.lines(t)), (burst+1)*waiting)
+		}
+		stop()
+		if _, lost, _ := x.meter.counts(); lost != 0 {
+			t.Errorf("%d lines are lost", lost)
+		}
+	})
+}
+
 func TestFailedWritesAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrail(t, Changes)

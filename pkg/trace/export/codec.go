@@ -11,8 +11,8 @@ import (
 )
 
 // codec is gRPC's own for protobuf, but keeps the memory of a message for the next one.
-// gRPC's takes it from a pool that each garbage collection empties, and 1 MB of it for a
-// batch of 40 KB, as the pool has no size between 32 KB and that.
+// gRPC's takes it from a pool that each garbage collection empties, and which has no
+// size between 32 KB and 1 MB.
 type codec struct {
 	encoding.CodecV2
 
