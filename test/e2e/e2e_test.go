@@ -85,6 +85,11 @@ func apart() []scenario {
 
 func TestE2E(t *testing.T) {
 	t.Run("together", func(t *testing.T) {
+		t.Cleanup(func() {
+			if shared.checkLogs(t) == 0 {
+				t.Error("there is no audit trail in the driver's logs")
+			}
+		})
 		for _, s := range together() {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
@@ -92,7 +97,6 @@ func TestE2E(t *testing.T) {
 			})
 		}
 	})
-	shared.checkLogs(t)
 	for _, s := range apart() {
 		t.Run(s.name, func(t *testing.T) {
 			testkit.Must(t, context.Cause(shared.ctx))

@@ -171,14 +171,14 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 	}
 }
 
-// checkLogs checks the logs of the driver, at level debug and with its audit trail, and of kubelet.
-func (e *environment) checkLogs(t *testing.T) {
+// checkLogs checks the logs of the driver, at level debug and with its audit trail, and of kubelet. It
+// returns how many lines of the trail there are: a driver that had no volume yet has none.
+func (e *environment) checkLogs(t *testing.T) (lines int) {
 	t.Helper()
 	files := testkit.Value(filepath.Glob(filepath.Join(filepath.Dir(e.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*")))(t)
 	if len(files) == 0 {
 		t.Error("there is no log of the driver")
 	}
-	lines := 0
 	for _, file := range append(files, e.node.Log(node.Kubelet)) {
 		data := testkit.Value(os.ReadFile(file))(t)
 		if found := leaked(data); found != "" {
@@ -189,9 +189,7 @@ func (e *environment) checkLogs(t *testing.T) {
 	if found := leaked([]byte(e.collector.Text())); found != "" {
 		t.Errorf("the traces hold a secret: %s", found)
 	}
-	if lines == 0 {
-		t.Error("there is no audit trail in the driver's logs")
-	}
+	return lines
 }
 
 // longRunning is a pod that runs while a case disturbs the node. It prints its file at every change.

@@ -214,22 +214,28 @@ func (e *environment) stopStores() error {
 
 // checkNothingLeft returns an error if volumes are mounted, or drivers run, after their pods ended.
 func (e *environment) checkNothingLeft() error {
-	root := filepath.Join(e.options().Dir, "kubelet")
+	pids, err := driverPids(e.kubeletRoot())
+	if len(pids) > 0 {
+		err = errors.Join(err, fmt.Errorf("a driver still runs: %v", pids))
+	}
+	return errors.Join(e.checkNoVolume(), err)
+}
+
+func (e *environment) kubeletRoot() string { return filepath.Join(e.options().Dir, "kubelet") }
+
+// checkNoVolume returns an error if volumes are mounted.
+func (e *environment) checkNoVolume() error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("listing mounts: %w", err)
 	}
 	var left []error
 	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], root) && strings.Contains(fields[4], "kubernetes.io~csi") {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], e.kubeletRoot()) && strings.Contains(fields[4], "kubernetes.io~csi") {
 			left = append(left, fmt.Errorf("a volume is still mounted: %s", fields[4]))
 		}
 	}
-	pids, err := driverPids(root)
-	if len(pids) > 0 {
-		left = append(left, fmt.Errorf("a driver still runs: %v", pids))
-	}
-	return errors.Join(append(left, err)...)
+	return errors.Join(left...)
 }
 
 // poll calls try until it succeeds or waitTimeout has passed. It returns the last failure before the

@@ -56,6 +56,8 @@ func docsRun(c *tenant) {
 	blocks = slices.DeleteFunc(blocks, func(b pages.Block) bool { return b.NotRun != "" })
 	r := newReader(c, root, blocks)
 	defer func() { testkit.Must(c.t, c.driver.install(context.WithoutCancel(c.t.Context()), nil)) }()
+	// Without the driver the volumes of the last case would stay, and the pages' helm uninstall refuses then.
+	c.until("the volumes of other cases to go", func(context.Context) error { return c.checkNoVolume() })
 	testkit.Must(c.t, c.driver.uninstall(c.t.Context()))
 	for len(blocks) > 0 {
 		page := blocks[0].Page
