@@ -46,9 +46,7 @@ func (p process) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (p process) Collect(to chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64) {
-		if value > 0 {
-			to <- prometheus.MustNewConstMetric(d, kind, value)
-		}
+		to <- prometheus.MustNewConstMetric(d, kind, value)
 	}
 	if stat, err := p.of.Stat(); err == nil {
 		send(p.cpu, prometheus.CounterValue, stat.CPUTime())
@@ -58,6 +56,10 @@ func (p process) Collect(to chan<- prometheus.Metric) {
 	if n, err := p.of.FileDescriptorsLen(); err == nil {
 		send(p.open, prometheus.GaugeValue, float64(n))
 	}
-	send(p.started, prometheus.GaugeValue, p.start)
-	send(p.most, prometheus.GaugeValue, p.limit)
+	if p.start > 0 {
+		send(p.started, prometheus.GaugeValue, p.start)
+	}
+	if p.limit > 0 {
+		send(p.most, prometheus.GaugeValue, p.limit)
+	}
 }

@@ -48,8 +48,8 @@ type span struct {
 	Ended
 }
 
-// inSpan is the context of the work that a span is of. It is one object with the span, as
-// there are a dozen of them in each publish.
+// inSpan is the context of the work that a span is of. It is one object with the span, so
+// that a request costs one less.
 type inSpan struct {
 	context.Context //nolint:containedctx // it is the one that it extends
 
@@ -70,6 +70,14 @@ type spanKey struct{}
 func spanOf(ctx context.Context) *span {
 	s, _ := ctx.Value(spanKey{}).(*span)
 	return s
+}
+
+// sampledSpan returns nil if other spans below that of the context are not recorded.
+func sampledSpan(ctx context.Context) *span {
+	if s := spanOf(ctx); s != nil && s.Context.IsSampled() {
+		return s
+	}
+	return nil
 }
 
 // Span is the span of one piece of work, one of its steps or one request. The zero
